@@ -1,0 +1,91 @@
+using System.Net;
+using System.Net.Sockets;
+
+namespace VTunnel.Streams;
+
+/// <summary>A TCP socket as the end of a stream.</summary>
+public sealed class SocketEndpoint : StreamEndpoint
+{
+    private readonly Socket _socket;
+    private int _disposed;
+
+    /// <summary>Takes ownership of a connected socket.</summary>
+    public SocketEndpoint(Socket socket)
+    {
+        ArgumentNullException.ThrowIfNull(socket);
+        _socket = socket;
+        _socket.NoDelay = true;
+    }
+
+    /// <inheritdoc />
+    public override EndPoint? RemoteEndPoint
+    {
+        get
+        {
+            try
+            {
+                return _socket.RemoteEndPoint;
+            }
+            catch (Exception e) when (e is SocketException or ObjectDisposedException)
+            {
+                return null;
+            }
+        }
+    }
+
+    /// <inheritdoc />
+    public override ValueTask<int> ReceiveAsync(Memory<byte> buffer) => _socket.ReceiveAsync(buffer, SocketFlags.None);
+
+    /// <inheritdoc />
+    public override ValueTask SendAsync(ReadOnlyMemory<byte> buffer)
+    {
+        // A stream socket's send completes when everything is in the kernel's buffer, so one call is enough.
+        var sending = _socket.SendAsync(buffer, SocketFlags.None);
+        if (sending.IsCompletedSuccessfully)
+        {
+            var sent = sending.GetAwaiter().GetResult();
+            return sent == buffer.Length ? ValueTask.CompletedTask : SendRestAsync(new ValueTask<int>(sent), buffer);
+        }
+
+        return SendRestAsync(sending, buffer);
+    }
+
+    private async ValueTask SendRestAsync(ValueTask<int> sending, ReadOnlyMemory<byte> buffer)
+    {
+        var sent = await sending.ConfigureAwait(false);
+        while (sent < buffer.Length)
+            sent += await _socket.SendAsync(buffer[sent..], SocketFlags.None).ConfigureAwait(false);
+    }
+
+    /// <inheritdoc />
+    public override ValueTask FinishSendingAsync()
+    {
+        _socket.Shutdown(SocketShutdown.Send);
+        return ValueTask.CompletedTask;
+    }
+
+    /// <inheritdoc />
+    public override void Abort()
+    {
+        if (Interlocked.Exchange(ref _disposed, 1) != 0)
+            return;
+        try
+        {
+            // Linger zero turns close into RST: the far end learns that the stream broke, not that it ended.
+            _socket.LingerState = new LingerOption(true, 0);
+        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
+        {
+            // Already gone: there is nobody left to tell.
+        }
+
+        _socket.Dispose();
+    }
+
+    /// <inheritdoc />
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing && Interlocked.Exchange(ref _disposed, 1) == 0)
+            _socket.Dispose();
+    }
+}
