@@ -35,6 +35,17 @@ internal static class V1Testing
         return error;
     }
 
+    /// <summary>A message as bytes; releases the message's payload as well.</summary>
+    public static byte[] Write(V1Message message)
+    {
+        var written = V1Writer.Write(message);
+        Assert.Equal(ByteChunk.Headroom, written.Offset);
+        var bytes = written.Span.ToArray();
+        written.Release();
+        message.Payload.Release();
+        return bytes;
+    }
+
     /// <summary>Equal in every field and in the bytes of the payload.</summary>
     public static void AssertSame(V1Message expected, V1Message actual)
     {
