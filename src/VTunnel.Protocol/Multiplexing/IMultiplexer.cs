@@ -19,6 +19,9 @@ public interface IMultiplexer<TFrame>
     /// </summary>
     bool CanReceive { get; }
 
+    /// <summary>Whether <see cref="Finish"/> leaves the other direction open; where not, it ends the stream.</summary>
+    bool HasHalfClose { get; }
+
     /// <summary>The number of streams that exist.</summary>
     int StreamCount { get; }
 
