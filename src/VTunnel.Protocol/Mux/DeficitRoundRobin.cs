@@ -24,13 +24,15 @@ public abstract class ScheduledEntry
 /// Two lists, as in DRR++: entries that have just begun to send (or still have an unused share of this round) are in
 /// the sparse list, all others take turns. Serving an entry from the sparse list uses up its share of the round, so
 /// the order changes but the shares do not. While both lists have work, at least one frame of the turns is served for
-/// every quantum of sparse bytes: a flood of new streams slows the old ones down but does not starve them.
+/// every sixteen quanta of sparse bytes: a flood of new streams slows the old ones down but does not starve them.
 /// </remarks>
 internal sealed class DeficitRoundRobin
 {
+    private const int MaxSparseRun = 16;
+
     private readonly LinkedList<ScheduledEntry> _sparse = new();
     private readonly LinkedList<ScheduledEntry> _turns = new();
-    private int _sparseRun;
+    private long _sparseRun;
 
     /// <param name="quantum">The share of an entry in each round, in bytes; at least the largest cost.</param>
     public DeficitRoundRobin(int quantum)
@@ -72,7 +74,7 @@ internal sealed class DeficitRoundRobin
     {
         while (true)
         {
-            if (_sparse.First is { } sparse && (_turns.First is null || _sparseRun < Quantum))
+            if (_sparse.First is { } sparse && (_turns.First is null || _sparseRun < MaxSparseRun * (long)Quantum))
             {
                 var entry = sparse.Value;
                 var cost = entry.NextCost;
