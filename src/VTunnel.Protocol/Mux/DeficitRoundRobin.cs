@@ -21,8 +21,8 @@ public abstract class ScheduledEntry
 /// eight downloads. Constant time and no allocation per frame.
 /// </summary>
 /// <remarks>
-/// Two lists, as in DRR++: entries that have just begun to send (or still have an unused share of this round) are in
-/// the sparse list, all others take turns. Serving an entry from the sparse list uses up its share of the round, so
+/// Two lists, as in DRR++: entries that have just begun to send (or have most of their share of this round unused) are
+/// in the sparse list, all others take turns. Serving an entry from the sparse list uses up its share of the round, so
 /// the order changes but the shares do not. While both lists have work, at least one frame of the turns is served for
 /// every sixteen quanta of sparse bytes: a flood of new streams slows the old ones down but does not starve them.
 /// </remarks>
@@ -52,9 +52,9 @@ internal sealed class DeficitRoundRobin
             entry.Deficit = Quantum;
             _sparse.AddLast(entry.Node);
         }
-        else if (list == _turns && !entry.TurnBegun && entry.NextCost <= entry.Deficit)
+        else if (list == _turns && !entry.TurnBegun && entry.Deficit >= Quantum - Quantum / 4 && entry.NextCost <= entry.Deficit)
         {
-            // It had run dry before its share of the round was used: it may use the rest now.
+            // It ran dry with most of its share of the round unused: it may use the rest now.
             _turns.Remove(entry.Node);
             _sparse.AddLast(entry.Node);
         }

@@ -705,15 +705,17 @@ public sealed class MuxSession
         if (!stream.WantsWritable)
             return;
 
-        if (Allowance(stream, out var waitsForBudget) > 0)
+        var allowance = Allowance(stream, out var waitsForBudget);
+        if (waitsForBudget || (allowance > 0 && _waitingForBudget.Count > 0 && !stream.WasWoken && !stream.IsUrgent))
+        {
+            // Room that it has just made itself belongs to those who wait longer.
+            WaitForBudget(stream);
+        }
+        else if (allowance > 0)
         {
             stream.WantsWritable = false;
             LeaveBudgetQueue(stream);
             Raise(new MuxEvent(MuxEventKind.Writable, stream));
-        }
-        else if (waitsForBudget)
-        {
-            WaitForBudget(stream);
         }
     }
 
