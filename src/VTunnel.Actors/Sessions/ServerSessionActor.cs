@@ -2,6 +2,7 @@ using System.Net.Sockets;
 using Akka.Actor;
 using Akka.Streams;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
 using VTunnel.Listeners;
 using VTunnel.Options;
 using VTunnel.Protocol.Control;

@@ -1,8 +1,8 @@
 using Akka.Actor;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Multiplexing;
-using VTunnel.Streams;
 
 namespace VTunnel.Stages;
 

@@ -3,10 +3,10 @@ using Akka.Actor;
 using Akka.Streams;
 using Akka.Streams.Stage;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
 using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Multiplexing;
-using VTunnel.Streams;
 
 namespace VTunnel.Stages;
 

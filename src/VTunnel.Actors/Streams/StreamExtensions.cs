@@ -1,4 +1,5 @@
 using Akka.Actor;
+using VTunnel.Endpoints;
 
 namespace VTunnel.Streams;
 

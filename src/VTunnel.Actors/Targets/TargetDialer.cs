@@ -4,9 +4,9 @@ using System.Net.Sockets;
 using System.Security.Authentication;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
+using VTunnel.Endpoints;
 using VTunnel.Options;
 using VTunnel.Routing;
-using VTunnel.Streams;
 using VTunnel.Targets.Http;
 
 namespace VTunnel.Targets;

@@ -1,6 +1,6 @@
 using System.Net;
+using VTunnel.Endpoints;
 using VTunnel.Routing;
-using VTunnel.Streams;
 using VTunnel.Targets.Http;
 
 namespace VTunnel.Targets;

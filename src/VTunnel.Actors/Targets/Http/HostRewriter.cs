@@ -5,8 +5,8 @@ using Microsoft.AspNetCore.Http.Features;
 using Microsoft.AspNetCore.Server.Kestrel.Core;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
+using VTunnel.Endpoints;
 using VTunnel.Routing;
-using VTunnel.Streams;
 using Yarp.ReverseProxy.Forwarder;
 
 namespace VTunnel.Targets.Http;

@@ -2,8 +2,8 @@ using System.IO.Pipelines;
 using Microsoft.AspNetCore.Connections;
 using Microsoft.AspNetCore.Connections.Features;
 using Microsoft.AspNetCore.Http.Features;
+using VTunnel.Endpoints;
 using VTunnel.Routing;
-using VTunnel.Streams;
 
 namespace VTunnel.Targets.Http;
 

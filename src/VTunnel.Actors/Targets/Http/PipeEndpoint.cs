@@ -1,7 +1,7 @@
 using System.Buffers;
 using System.IO.Pipelines;
 using Microsoft.AspNetCore.Connections;
-using VTunnel.Streams;
+using VTunnel.Endpoints;
 
 namespace VTunnel.Targets.Http;
 

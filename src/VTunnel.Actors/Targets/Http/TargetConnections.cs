@@ -1,7 +1,7 @@
 using System.Net;
 using System.Text;
+using VTunnel.Endpoints;
 using VTunnel.Routing;
-using VTunnel.Streams;
 
 namespace VTunnel.Targets.Http;
 
