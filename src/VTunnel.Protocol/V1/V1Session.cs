@@ -87,18 +87,16 @@ public sealed class V1Session : IMultiplexer<V1Message>
 
     /// <inheritdoc />
     /// <remarks>Ids go from 1 up; after the last one they begin again with those that no stream has.</remarks>
-    /// <exception cref="InvalidOperationException">
-    /// This is the client's end, or there are <see cref="V1SessionOptions.MaxStreams"/> streams: look at <see cref="StreamCount"/> first.
-    /// </exception>
+    /// <exception cref="InvalidOperationException">This is the client's end.</exception>
     /// <exception cref="ArgumentOutOfRangeException">The port is not 1 to 65535.</exception>
     public uint Open(StreamRequest request)
     {
         if (_role != V1Role.Server)
             throw new InvalidOperationException("In v1 only the server opens streams.");
-        if (_streams.Count >= _options.MaxStreams)
-            throw new InvalidOperationException($"The session has {_streams.Count} streams, which is as many as it may.");
         ArgumentOutOfRangeException.ThrowIfLessThan(request.Port, FirstPort, nameof(request));
         ArgumentOutOfRangeException.ThrowIfGreaterThan(request.Port, LastPort, nameof(request));
+        if (_streams.Count >= _options.MaxStreams)
+            return 0;
 
         do
         {
