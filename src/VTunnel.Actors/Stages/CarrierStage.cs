@@ -1,4 +1,5 @@
 using System.Net.WebSockets;
+using System.Text;
 using Akka.Streams;
 using Akka.Streams.Stage;
 using VTunnel.Carriers;
@@ -15,6 +16,9 @@ namespace VTunnel.Stages;
 internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
 {
     private const int FirstReadBytes = 4 * 1024;
+
+    /// <summary>By RFC 6455, in UTF-8.</summary>
+    private const int MaxReasonBytes = 123;
 
     /// <summary>How long a peer that does not read may hold up a goodbye.</summary>
     private static readonly TimeSpan FarewellTimeout = TimeSpan.FromSeconds(2);
@@ -280,14 +284,17 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
         {
             _carrier.Abort();
 
-            // A receive or send under way may still use its buffer; such a buffer is left to the garbage collector.
-            if (!_receive.IsPending)
-                _message?.Release();
-            if (!_send.IsPending)
-                _outgoing.Release();
+            // A receive or send under way uses its buffer until it completes.
+            _receive.Abandon(_message);
+            _send.Abandon(_outgoing.Chunk);
         }
 
-        /// <summary>A close reason is at most 123 bytes of UTF-8 by RFC 6455.</summary>
-        private static string Shorten(string reason) => reason.Length <= 100 ? reason : reason[..100];
+        /// <summary>Cuts between characters.</summary>
+        private static string Shorten(string reason)
+        {
+            Span<byte> bytes = stackalloc byte[MaxReasonBytes];
+            Encoding.UTF8.GetEncoder().Convert(reason, bytes, flush: false, out var used, out _, out _);
+            return reason[..used];
+        }
     }
 }
