@@ -11,7 +11,10 @@ public interface ICarrier : IAsyncDisposable
     /// <summary>The far end as logs name it, e.g. <c>203.0.113.7:51234</c>.</summary>
     string RemoteName { get; }
 
-    /// <summary>Grows whenever anything at all arrives from the far end, control frames included.</summary>
+    /// <summary>
+    /// Grows whenever anything at all arrives from the far end while it is received from: a piece of a message, and control
+    /// frames where the carrier sees them.
+    /// </summary>
     long ReceivedCount { get; }
 
     /// <summary>Completes when the carrier has been disposed.</summary>

@@ -137,23 +137,23 @@ internal sealed class ClientSessionActor : SessionActor
 
     protected override void OnStreamRequested(PumpEvents.StreamRequested requested)
     {
-        if (IsDraining)
+        if (IsClosing)
         {
-            Pump.Reset(requested.StreamId);
+            Pump.Reset(requested.Key);
             return;
         }
 
         if (!_forwards.TryGetValue(requested.Request.Port, out var forward))
         {
             Logger.UnknownForward(requested.Request.Port);
-            Pump.Reset(requested.StreamId);
+            Pump.Reset(requested.Key);
             return;
         }
 
         var info = new StreamInfo(Session.Name, Session.Identity, requested.Request.Port, requested.Request.Remote);
         StartStream(
-            StreamActor.ForTarget(Pump, info, requested.StreamId, forward.Rule.Target, _dialer, Session.Extensions, Logger),
-            StreamName(requested.StreamId));
+            StreamActor.ForTarget(Pump, info, requested.Key, forward.Rule.Target, _dialer, Session.Extensions, Logger),
+            StreamName(requested.Key));
     }
 
     protected override void OnDraining()

@@ -92,6 +92,9 @@ internal sealed class ServerSessionActor : SessionActor
             case ListenerProtocol.VisitorAccepted visitor:
                 OnVisitor(visitor.Port, visitor.Socket);
                 break;
+            case Terminated terminated:
+                OnListenerGone(terminated.ActorRef);
+                break;
             case SessionProtocol.Probe probe:
                 OnProbe(probe);
                 break;
@@ -137,7 +140,7 @@ internal sealed class ServerSessionActor : SessionActor
             return;
         }
 
-        if (IsDraining)
+        if (IsClosing)
             Refuse(listen.Port, "the server is shutting down");
         else if (listen.Port is < 1 or > 65535)
             Refuse(listen.Port, $"port {listen.Port} is out of range: 1 to 65535");
@@ -171,8 +174,24 @@ internal sealed class ServerSessionActor : SessionActor
             return;
         }
 
-        port.Listener = Context.ActorOf(
-            PortListenerActor.Props(_options.ListenAddress, number, _options.ListenRetryTimeout, Logger), $"listener-{number}");
+        // Unnamed: a port may be asked for again while its last listener is still stopping.
+        port.Listener = Context.Watch(Context.ActorOf(
+            PortListenerActor.Props(_options.ListenAddress, number, _options.ListenRetryTimeout, Logger)));
+    }
+
+    private void OnListenerGone(IActorRef listener)
+    {
+        foreach (var (number, port) in _ports)
+        {
+            if (!listener.Equals(port.Listener))
+                continue;
+
+            // It failed; one that could not listen has said so and is no longer here.
+            Logger.ListenerFailed(Session.Name, number);
+            CloseListener(number, port);
+            Refuse(number, $"the listener on port {number} failed");
+            return;
+        }
     }
 
     private void OnListening(int number)
@@ -196,7 +215,7 @@ internal sealed class ServerSessionActor : SessionActor
 
     private void OnVisitor(int port, Socket socket)
     {
-        if (IsDraining || !_ports.ContainsKey(port))
+        if (IsClosing || !_ports.ContainsKey(port))
         {
             socket.Dispose();
             return;
@@ -217,7 +236,7 @@ internal sealed class ServerSessionActor : SessionActor
         StartStream(StreamActor.ForVisitor(Pump, info, visitor, Session.Extensions, Logger));
     }
 
-    protected override void OnStreamRequested(PumpEvents.StreamRequested requested) => Pump.Reset(requested.StreamId);
+    protected override void OnStreamRequested(PumpEvents.StreamRequested requested) => Pump.Reset(requested.Key);
 
     protected override void OnDraining()
     {

@@ -33,7 +33,8 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     private readonly long _started = Stopwatch.GetTimestamp();
     private readonly TimeSpan _idleTimeout;
-    private long _framesSeen;
+    private readonly HashSet<IActorRef> _streams = [];
+    private long _receivedSeen;
     private int _silentTicks;
     private bool _draining;
     private Exception? _endReason;
@@ -53,9 +54,10 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     protected ISessionPump Pump { get; private set; } = null!;
 
-    protected int StreamCount { get; private set; }
+    protected int StreamCount => _streams.Count;
 
-    protected bool IsDraining => _draining;
+    /// <summary>Whether nothing new is taken.</summary>
+    protected bool IsClosing => _draining || _ended;
 
     private sealed record KeepAliveTick
     {
@@ -104,15 +106,13 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
                 OnStreamRequested(requested);
                 break;
             case PumpEvents.StreamCancelled cancelled:
-                Context.Child(StreamName(cancelled.StreamId)).Tell(StreamProtocol.Cancel.Instance);
+                Context.Child(StreamName(cancelled.Key)).Tell(StreamProtocol.Cancel.Instance);
                 break;
             case PumpEvents.PumpEnded ended:
                 OnPumpEnded(ended.Cause);
                 break;
             case StreamProtocol.StreamGone:
-                StreamCount--;
-                if (_draining && StreamCount == 0)
-                    EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
+                OnStreamGone(Sender);
                 break;
             case KeepAliveTick:
                 OnKeepAliveTick();
@@ -139,17 +139,23 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
         }
     }
 
-    protected static string StreamName(uint streamId) => $"stream-{streamId}";
+    /// <summary>By serial: an id may be used again while the actor of its last stream is still stopping.</summary>
+    protected static string StreamName(StreamKey key) => $"stream-{key.Serial}";
 
     protected TimeSpan Age => Stopwatch.GetElapsedTime(_started);
 
-    protected void StartStream(Props props, string? name = null)
+    protected void StartStream(Props props, string? name = null) =>
+        _streams.Add(name is null ? Context.ActorOf(props) : Context.ActorOf(props, name));
+
+    private void OnStreamGone(IActorRef stream)
     {
-        StreamCount++;
-        if (name is null)
-            Context.ActorOf(props);
-        else
-            Context.ActorOf(props, name);
+        _streams.Remove(stream);
+        if (StreamCount > 0)
+            return;
+        if (_ended)
+            Context.Stop(Self);
+        else if (_draining)
+            EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
     }
 
     protected void EndSession(Exception reason, bool peerIsGone = false)
@@ -164,10 +170,10 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     private void OnKeepAliveTick()
     {
-        var frames = Pump.ReceivedFrames;
-        if (frames != _framesSeen || Pump.IsReceivePaused)
+        var received = Session.Carrier.ReceivedCount;
+        if (received != _receivedSeen || Pump.IsReceivePaused)
         {
-            _framesSeen = frames;
+            _receivedSeen = received;
             _silentTicks = 0;
             return;
         }
@@ -192,7 +198,12 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
             Logger.SessionFailed(reason, Session.Name);
         Context.Parent.Tell(new SessionProtocol.SessionEnded(Self, reason, text));
         LogEnd(text);
-        Context.Stop(Self);
+
+        // The pump has told each stream how it ended: let them say so before they are stopped with the session.
+        foreach (var stream in _streams)
+            stream.Tell(StreamProtocol.Cancel.Instance);
+        if (StreamCount == 0)
+            Context.Stop(Self);
     }
 
     private void LogEnd(string reason)

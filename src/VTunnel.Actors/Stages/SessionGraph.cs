@@ -11,9 +11,6 @@ namespace VTunnel.Stages;
 /// <summary>The graphs of a session, composed here and nowhere else.</summary>
 internal static class SessionGraph
 {
-    /// <summary>How long a socket lingers for a far side that has not finished although the peer has closed.</summary>
-    private static readonly TimeSpan LingerTimeout = TimeSpan.FromSeconds(5);
-
     /// <summary>
     /// Protocol v1 over one carrier:
     /// <code>
@@ -35,7 +32,7 @@ internal static class SessionGraph
             Flow.FromGraph(new V1EncoderStage()),
             Flow.FromGraph(new V1DecoderStage(logger, sessionName)));
         var wire = Flow.FromGraph(new CarrierStage(carrier, maxMessageBytes));
-        return Flow.FromGraph(new SessionPumpStage<V1Message>(protocol, session, LingerTimeout))
+        return Flow.FromGraph(new SessionPumpStage<V1Message>(protocol, session))
             .JoinMaterialized(codec.Join(wire), Keep.Left)
             .Run(materializer);
     }

@@ -6,9 +6,26 @@ using VTunnel.Diagnostics;
 using VTunnel.Endpoints;
 using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Control;
+using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Multiplexing;
 
 namespace VTunnel.Stages;
+
+/// <summary>How long a pump waits for others.</summary>
+internal sealed record PumpTimeouts
+{
+    /// <summary>How long a far side that has been told the end may go on sending before its socket is closed. Default 5 s.</summary>
+    public TimeSpan Linger { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>
+    /// How long a far side may take nothing of what is left of a stream that has ended on the session. Default 60 s; a
+    /// stream that goes on may stall for ever.
+    /// </summary>
+    public TimeSpan TailStall { get; init; } = TimeSpan.FromSeconds(60);
+
+    /// <summary>How long a peer that does not read may hold up what is sent at the end of a session. Default 2 s.</summary>
+    public TimeSpan Flush { get; init; } = TimeSpan.FromSeconds(2);
+}
 
 /// <summary>
 /// The pump of a session: one stage that serves the endpoints of all streams of the session and speaks to the peer
@@ -19,22 +36,21 @@ namespace VTunnel.Stages;
 /// endpoint returns credit, so nothing is received that cannot be stored. A failing endpoint ends its stream alone.
 /// </remarks>
 internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue<FlowShape<TFrame, TFrame>, ISessionPump>
-    where TFrame : class
 {
     private readonly Inlet<TFrame> _in = new("SessionPump.in");
     private readonly Outlet<TFrame> _out = new("SessionPump.out");
     private readonly IMultiplexer<TFrame> _multiplexer;
     private readonly IActorRef _session;
-    private readonly TimeSpan _lingerTimeout;
+    private readonly PumpTimeouts _timeouts;
 
     /// <param name="multiplexer">The protocol; owned by the stage from now on.</param>
     /// <param name="session">Told what <see cref="PumpEvents"/> says.</param>
-    /// <param name="lingerTimeout">How long a visitor who has been told the end may go on sending before its socket is closed.</param>
-    public SessionPumpStage(IMultiplexer<TFrame> multiplexer, IActorRef session, TimeSpan lingerTimeout)
+    /// <param name="timeouts">Null for the defaults.</param>
+    public SessionPumpStage(IMultiplexer<TFrame> multiplexer, IActorRef session, PumpTimeouts? timeouts = null)
     {
         _multiplexer = multiplexer;
         _session = session;
-        _lingerTimeout = lingerTimeout;
+        _timeouts = timeouts ?? new PumpTimeouts();
         Shape = new FlowShape<TFrame, TFrame>(_in, _out);
     }
 
@@ -54,19 +70,21 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         private readonly Logic _pump;
         private int _signalled;
 
-        public PumpedStream(Logic pump, uint id)
+        public PumpedStream(Logic pump, StreamKey key)
         {
             _pump = pump;
-            Id = id;
+            Key = key;
         }
 
-        public uint Id { get; }
+        public StreamKey Key { get; }
+        public uint Id => Key.Id;
         public StreamEndpoint? Endpoint { get; private set; }
         public IActorRef? Owner { get; private set; }
         public StageOperation<int>? Reading { get; private set; }
         public StageOperation? Writing { get; private set; }
 
         public ByteChunk? ReadBuffer;
+        public int ReadRoom;
         public bool ReadAtOnce;
         public int ReadSize = SmallReadBytes;
         public bool ReadDone;
@@ -77,7 +95,17 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         public bool PeerDone;
         public bool FinishStarted;
         public bool WriteDone;
+
+        /// <summary>The session carries nothing further of it; the endpoint may still have to take what came before.</summary>
         public bool GoneFromSession;
+
+        /// <summary>Its id belongs to another stream: the multiplexer must not hear of it again.</summary>
+        public bool LostItsId;
+
+        /// <summary>The multiplexer no longer counts what is queued here, so the pump does.</summary>
+        public bool CountsAsTail;
+        public long TailBytes;
+        public long BytesInAtTimer;
         public bool Ended;
 
         public long BytesIn;
@@ -91,7 +119,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             Writing = new StageOperation(Signal);
         }
 
-        private void Signal()
+        public void Signal()
         {
             if (Interlocked.Exchange(ref _signalled, 1) == 0)
                 _pump.Signal(this);
@@ -104,9 +132,9 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
     {
         public sealed record Open(StreamRequest Request, StreamEndpoint Endpoint, IActorRef Owner) : Command;
 
-        public sealed record Attach(uint StreamId, StreamEndpoint Endpoint, IActorRef Owner) : Command;
+        public sealed record Attach(StreamKey Key, StreamEndpoint Endpoint, IActorRef Owner) : Command;
 
-        public sealed record Reset(uint StreamId) : Command;
+        public sealed record Reset(StreamKey Key) : Command;
 
         public sealed record Control(ControlMessage Message) : Command;
 
@@ -120,18 +148,31 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
     private sealed class Logic : TimerGraphStageLogic, ISessionPump, IInHandler, IOutHandler
     {
+        private const string FlushTimer = "flush";
+
+        /// <summary>What one stream may read before the others have their turn.</summary>
+        private const int TurnBytes = 256 * 1024;
+
+        /// <summary>What may be held for endpoints whose streams the session has forgotten, before it is read no further.</summary>
+        private const long MaxTailBytes = 16 * 1024 * 1024;
+
         private readonly SessionPumpStage<TFrame> _stage;
         private readonly IMultiplexer<TFrame> _mux;
         private readonly StageWake _wake;
         private readonly Dictionary<uint, PumpedStream> _streams = [];
+        private readonly HashSet<PumpedStream> _withoutId = [];
 
         // Bounded by what exists: each stream is in it at most once, and actors send a few commands per stream.
         private readonly ConcurrentQueue<object> _signals = new();
 
         private bool _drainingEvents;
+        private long _lastSerial;
+        private long _tailBytes;
+        private bool _stopping;
+        private bool _failed;
+        private bool _ended;
         private Exception? _cause;
         private int _stopped;
-        private long _receivedFrames;
         private volatile bool _receivePaused;
 
         public Logic(SessionPumpStage<TFrame> stage)
@@ -144,15 +185,13 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             SetHandler(stage._out, this);
         }
 
-        public long ReceivedFrames => Interlocked.Read(ref _receivedFrames);
-
         public bool IsReceivePaused => _receivePaused;
 
         public void Open(StreamRequest request, StreamEndpoint endpoint, IActorRef owner) => Post(new Command.Open(request, endpoint, owner));
 
-        public void Attach(uint streamId, StreamEndpoint endpoint, IActorRef owner) => Post(new Command.Attach(streamId, endpoint, owner));
+        public void Attach(StreamKey key, StreamEndpoint endpoint, IActorRef owner) => Post(new Command.Attach(key, endpoint, owner));
 
-        public void Reset(uint streamId) => Post(new Command.Reset(streamId));
+        public void Reset(StreamKey key) => Post(new Command.Reset(key));
 
         public void SendControl(ControlMessage message) => Post(new Command.Control(message));
 
@@ -179,14 +218,17 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         public void OnPush()
         {
-            Interlocked.Increment(ref _receivedFrames);
+            var frame = Grab(_stage._in);
+            if (_ended)
+                return;
+
             try
             {
-                _mux.Receive(Grab(_stage._in));
+                _mux.Receive(frame);
             }
             catch (Exception e)
             {
-                End(e);
+                Fail(e);
                 return;
             }
 
@@ -195,34 +237,35 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         public void OnPull() => Progress();
 
-        public void OnUpstreamFinish() => End(null);
+        public void OnUpstreamFinish() => EndNow(null);
 
-        public void OnUpstreamFailure(Exception e) => End(e);
+        public void OnUpstreamFailure(Exception e) => EndNow(e);
 
         public void OnDownstreamFinish(Exception cause) =>
-            End(cause is SubscriptionWithCancelException.NonFailureCancellation ? null : cause);
+            EndNow(cause is SubscriptionWithCancelException.NonFailureCancellation ? null : cause);
 
         private void OnWake()
         {
             _wake.Clear();
-
             try
             {
                 // Only what is here now: an endpoint that is always ready must not keep the stage from its ports.
-                for (var left = _signals.Count; left > 0 && _signals.TryDequeue(out var signal); left--)
+                for (var left = _signals.Count; left > 0 && !_ended && _signals.TryDequeue(out var signal); left--)
                 {
                     if (signal is PumpedStream stream)
                         OnEndpointSignal(stream);
-                    else if (!Execute((Command)signal))
-                        return;
+                    else
+                        Execute((Command)signal);
                 }
             }
             catch (Exception e)
             {
-                End(e);
+                Fail(e);
                 return;
             }
 
+            if (_ended)
+                return;
             if (!_signals.IsEmpty)
                 _wake.Signal();
             Progress();
@@ -231,18 +274,30 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         /// <summary>Everything that may have become possible: deliver, send, receive.</summary>
         private void Progress()
         {
+            if (_ended)
+                return;
+
             try
             {
                 DrainEvents();
-                if (IsAvailable(_stage._out) && _mux.TryTakeFrame(out var frame))
+                if (IsAvailable(_stage._out))
                 {
-                    Push(_stage._out, frame);
-                    DrainEvents();
+                    if (_mux.TryTakeFrame(out var frame))
+                    {
+                        Push(_stage._out, frame);
+                        DrainEvents();
+                    }
+                    else if (_stopping)
+                    {
+                        // Everything before has been taken by the layer below, or it would not ask for more.
+                        End();
+                        return;
+                    }
                 }
             }
             catch (Exception e)
             {
-                End(e);
+                Fail(e);
                 return;
             }
 
@@ -251,46 +306,25 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         private void PullIfAllowed()
         {
-            _receivePaused = !_mux.CanReceive;
-            if (!_receivePaused && !HasBeenPulled(_stage._in) && !IsClosed(_stage._in))
+            _receivePaused = !_mux.CanReceive || _tailBytes > MaxTailBytes;
+            if (!_receivePaused && !_failed && !HasBeenPulled(_stage._in) && !IsClosed(_stage._in))
                 Pull(_stage._in);
         }
 
-        /// <summary>Carries a command out; false when the stage has ended by it.</summary>
-        private bool Execute(Command command)
+        private void Execute(Command command)
         {
             switch (command)
             {
                 case Command.Open open:
-                    {
-                        var stream = new PumpedStream(this, _mux.Open(open.Request));
-                        _streams.Add(stream.Id, stream);
-                        stream.Attach(open.Endpoint, open.Owner);
-                        open.Owner.Tell(new PumpEvents.StreamOpened(stream.Id), _stage._session);
-                        Read(stream);
-                        break;
-                    }
+                    Open(open);
+                    break;
 
                 case Command.Attach attach:
-                    if (_streams.TryGetValue(attach.StreamId, out var requested) && requested.Endpoint is null)
-                    {
-                        requested.Attach(attach.Endpoint, attach.Owner);
-                        if (!requested.GoneFromSession)
-                            _mux.Accept(requested.Id);
-                        Write(requested);
-                        if (!requested.Ended)
-                            Read(requested);
-                    }
-                    else
-                    {
-                        attach.Endpoint.Abort();
-                        attach.Owner.Tell(new PumpEvents.StreamEnded(StreamEnd.PeerReset, 0, 0), _stage._session);
-                    }
-
+                    Attach(attach);
                     break;
 
                 case Command.Reset reset:
-                    if (_streams.TryGetValue(reset.StreamId, out var refused))
+                    if (_streams.TryGetValue(reset.Key.Id, out var refused) && refused.Key == reset.Key)
                         Break(refused, StreamEnd.Cancelled);
                     break;
 
@@ -303,11 +337,66 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                     break;
 
                 case Command.Stop stop:
-                    End(stop.Reason);
-                    return false;
+                    BeginStop(stop.Reason);
+                    break;
+            }
+        }
+
+        private void Open(Command.Open open)
+        {
+            var id = _stopping ? 0 : _mux.Open(open.Request);
+            if (id == 0)
+            {
+                Refuse(open.Endpoint, open.Owner, _stopping ? StreamEnd.SessionEnded : StreamEnd.Cancelled);
+                return;
             }
 
-            return true;
+            var stream = Add(id);
+            stream.Attach(open.Endpoint, open.Owner);
+            open.Owner.Tell(new PumpEvents.StreamOpened(stream.Key), _stage._session);
+            Read(stream);
+        }
+
+        private void Attach(Command.Attach attach)
+        {
+            if (!_streams.TryGetValue(attach.Key.Id, out var requested) || requested.Key != attach.Key || requested.Endpoint is not null)
+            {
+                Refuse(attach.Endpoint, attach.Owner, _stopping ? StreamEnd.SessionEnded : StreamEnd.PeerReset);
+                return;
+            }
+
+            requested.Attach(attach.Endpoint, attach.Owner);
+            if (requested.GoneFromSession)
+            {
+                LeaveSession(requested);
+            }
+            else
+            {
+                _mux.Accept(requested.Id);
+                Write(requested);
+            }
+
+            Read(requested);
+        }
+
+        private void Refuse(StreamEndpoint endpoint, IActorRef owner, StreamEnd end)
+        {
+            Close(endpoint, abort: true);
+            owner.Tell(new PumpEvents.StreamEnded(end, 0, 0), _stage._session);
+        }
+
+        private PumpedStream Add(uint id)
+        {
+            // An id may come back while the tail of its last stream is still being delivered here.
+            if (_streams.Remove(id, out var former))
+            {
+                former.LostItsId = true;
+                _withoutId.Add(former);
+            }
+
+            var stream = new PumpedStream(this, new StreamKey(id, ++_lastSerial));
+            _streams.Add(id, stream);
+            return stream;
         }
 
         private void DrainEvents()
@@ -317,7 +406,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             _drainingEvents = true;
             try
             {
-                while (_mux.TryTakeEvent(out var happened))
+                while (!_ended && _mux.TryTakeEvent(out var happened))
                     Handle(happened);
             }
             finally
@@ -331,11 +420,10 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             switch (happened.Kind)
             {
                 case StreamEventKind.Opened:
-                    // A peer may use an id again while the tail of its last stream is still being delivered here.
-                    if (_streams.TryGetValue(happened.StreamId, out var former))
-                        EndStream(former, StreamEnd.PeerReset, abort: true);
-                    _streams.Add(happened.StreamId, new PumpedStream(this, happened.StreamId));
-                    _stage._session.Tell(new PumpEvents.StreamRequested(happened.StreamId, happened.Request), ActorRefs.NoSender);
+                    if (_stopping)
+                        _mux.Reset(happened.StreamId);
+                    else
+                        _stage._session.Tell(new PumpEvents.StreamRequested(Add(happened.StreamId).Key, happened.Request), ActorRefs.NoSender);
                     return;
                 case StreamEventKind.Control:
                     _stage._session.Tell(new PumpEvents.ControlReceived(happened.Control!), ActorRefs.NoSender);
@@ -351,16 +439,12 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             switch (happened.Kind)
             {
                 case StreamEventKind.Data:
-                    if (stream.Lingering || stream.PeerDone)
-                    {
+                    if (stream.PeerDone)
                         happened.Payload.Release();
-                        break;
-                    }
-
-                    if (stream.Endpoint is null || stream.Writing!.IsPending || stream.Inbound is { IsEmpty: false })
+                    else if (stream.Endpoint is null || stream.Writing!.IsPending || stream.Inbound is { IsEmpty: false })
                         (stream.Inbound ??= new InboundQueue()).Enqueue(happened.Payload);
-                    else
-                        StartWrites(stream, happened.Payload);
+                    else if (StartWrite(stream, happened.Payload))
+                        Write(stream);
                     break;
 
                 case StreamEventKind.Finished:
@@ -369,15 +453,13 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                     break;
 
                 case StreamEventKind.Closed:
-                    stream.PeerDone = true;
-                    stream.GoneFromSession = true;
-                    Write(stream);
+                    LeaveSession(stream);
                     break;
 
                 case StreamEventKind.Reset:
                     stream.GoneFromSession = true;
                     if (stream.Endpoint is null)
-                        _stage._session.Tell(new PumpEvents.StreamCancelled(stream.Id), ActorRefs.NoSender);
+                        _stage._session.Tell(new PumpEvents.StreamCancelled(stream.Key), ActorRefs.NoSender);
                     Break(stream, StreamEnd.PeerReset);
                     break;
 
@@ -390,29 +472,36 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         private void OnEndpointSignal(PumpedStream stream)
         {
             stream.ClearSignal();
-            if (stream.Reading!.IsCompleted && TakeRead(stream))
-                Read(stream);
+            if (stream.Ended)
+                return;
+            if (stream.Reading!.IsCompleted)
+                TakeRead(stream);
+            Read(stream);
             if (stream.Writing!.IsCompleted && TakeWrite(stream))
                 Write(stream);
-            if (stream.Ended && !stream.Reading.IsPending)
-                ReleaseReadBuffer(stream);
         }
 
         /// <summary>Reads from the endpoint while the session can take more and the endpoint has it at once.</summary>
         private void Read(PumpedStream stream)
         {
+            var left = TurnBytes;
             while (!stream.Ended && !stream.ReadDone && stream.Endpoint is not null && !stream.Reading!.IsPending)
             {
-                var allowance = stream.GoneFromSession ? PumpedStream.SmallReadBytes : _mux.SendAllowance(stream.Id);
+                var allowance = stream.GoneFromSession ? int.MaxValue : _mux.SendAllowance(stream.Id);
                 if (allowance <= 0)
                     return;
+                if (left <= 0)
+                {
+                    stream.Signal();
+                    return;
+                }
 
                 var buffer = Memory<byte>.Empty;
                 if (stream.ReadAtOnce)
                 {
                     stream.ReadBuffer = ByteChunk.Rent(stream.ReadSize);
-                    var room = Math.Min(allowance, stream.ReadBuffer.Array.Length - ByteChunk.Headroom);
-                    buffer = stream.ReadBuffer.Array.AsMemory(ByteChunk.Headroom, room);
+                    stream.ReadRoom = Math.Min(allowance, stream.ReadBuffer.Array.Length - ByteChunk.Headroom);
+                    buffer = stream.ReadBuffer.Array.AsMemory(ByteChunk.Headroom, stream.ReadRoom);
                 }
 
                 try
@@ -423,18 +512,17 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 catch (Exception)
                 {
                     // The same end as a failed receive: the endpoint broke, and only this stream with it.
-                    ReleaseReadBuffer(stream);
                     Break(stream, StreamEnd.EndpointReset);
                     return;
                 }
 
-                if (!TakeRead(stream))
-                    return;
+                // A small read costs a turn as much as one that fills a small buffer.
+                left -= Math.Max(TakeRead(stream), PumpedStream.SmallReadBytes);
             }
         }
 
-        /// <summary>Takes the result of a read; false when there is no sense in reading on.</summary>
-        private bool TakeRead(PumpedStream stream)
+        /// <summary>Takes the result of a read; gives the bytes that it brought.</summary>
+        private int TakeRead(PumpedStream stream)
         {
             int count;
             try
@@ -443,21 +531,14 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             }
             catch (Exception)
             {
-                ReleaseReadBuffer(stream);
                 Break(stream, StreamEnd.EndpointReset);
-                return false;
-            }
-
-            if (stream.Ended)
-            {
-                ReleaseReadBuffer(stream);
-                return false;
+                return 0;
             }
 
             if (stream.ReadBuffer is null)
             {
                 stream.ReadAtOnce = true;
-                return true;
+                return 0;
             }
 
             if (count == 0)
@@ -469,34 +550,39 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                     _mux.Finish(stream.Id);
                     if (!_mux.HasHalfClose)
                     {
-                        stream.GoneFromSession = true;
-                        stream.PeerDone = true;
-                        Write(stream);
+                        stream.CountsAsTail = true;
+                        LeaveSession(stream);
                     }
                 }
 
                 EndIfDone(stream);
-                return false;
+                return 0;
+            }
+
+            if ((uint)count > (uint)stream.ReadRoom)
+            {
+                // Only an endpoint of somebody else's can claim to have filled more than it was given.
+                Break(stream, StreamEnd.EndpointReset);
+                return 0;
+            }
+
+            if (count < stream.ReadRoom)
+            {
+                // The endpoint is drained: wait for more without holding a buffer.
+                stream.ReadAtOnce = false;
+                if (count < stream.ReadRoom / 4)
+                    stream.ReadSize = stream.ReadSize > PumpedStream.MiddleReadBytes ? PumpedStream.MiddleReadBytes : PumpedStream.SmallReadBytes;
+            }
+            else
+            {
+                stream.ReadSize = stream.ReadSize == PumpedStream.SmallReadBytes ? PumpedStream.MiddleReadBytes : ByteChunk.DefaultSize;
             }
 
             if (stream.GoneFromSession)
             {
                 // The peer has closed in order and takes no more; what the visitor still says has no reader.
                 ReleaseReadBuffer(stream);
-                return true;
-            }
-
-            var room = stream.ReadBuffer.Array.Length - ByteChunk.Headroom;
-            if (count < room)
-            {
-                // The endpoint is drained: wait for more without holding a buffer.
-                stream.ReadAtOnce = false;
-                if (count < room / 4)
-                    stream.ReadSize = room > PumpedStream.MiddleReadBytes ? PumpedStream.MiddleReadBytes : PumpedStream.SmallReadBytes;
-            }
-            else
-            {
-                stream.ReadSize = stream.ReadSize == PumpedStream.SmallReadBytes ? PumpedStream.MiddleReadBytes : ByteChunk.DefaultSize;
+                return count;
             }
 
             stream.BytesOut += count;
@@ -505,7 +591,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             _mux.Send(stream.Id, payload);
             if (IsAvailable(_stage._out) && _mux.TryTakeFrame(out var frame))
                 Push(_stage._out, frame);
-            return true;
+            return count;
         }
 
         /// <summary>Writes what has arrived, then the peer's end if it has come.</summary>
@@ -522,12 +608,6 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
             if (stream.PeerDone)
                 StartFinish(stream);
-        }
-
-        private void StartWrites(PumpedStream stream, ByteSlice slice)
-        {
-            if (StartWrite(stream, slice))
-                Write(stream);
         }
 
         /// <summary>Starts a write; true when it completed at once and the stream lives.</summary>
@@ -550,22 +630,15 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         private bool TakeWrite(PumpedStream stream)
         {
-            var slice = stream.Writes;
-            stream.Writes = default;
             try
             {
                 stream.Writing!.Take();
             }
             catch (Exception)
             {
-                slice.Release();
                 Break(stream, StreamEnd.EndpointReset);
                 return false;
             }
-
-            slice.Release();
-            if (stream.Ended)
-                return false;
 
             if (stream.FinishStarted)
             {
@@ -574,8 +647,13 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 return false;
             }
 
+            var slice = stream.Writes;
+            stream.Writes = default;
             stream.BytesIn += slice.Length;
-            _mux.Consumed(stream.Id, slice.Length);
+            slice.Release();
+            CountTail(stream);
+            if (!stream.LostItsId)
+                _mux.Consumed(stream.Id, slice.Length);
             return true;
         }
 
@@ -596,6 +674,21 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             TakeWrite(stream);
         }
 
+        /// <summary>The session carries no more of this stream: deliver what is here, then end.</summary>
+        private void LeaveSession(PumpedStream stream)
+        {
+            stream.PeerDone = true;
+            stream.GoneFromSession = true;
+            CountTail(stream);
+            Write(stream);
+            if (stream.Ended || stream.Lingering)
+                return;
+            if (stream.WriteDone)
+                OnWriteDone(stream);
+            else if (stream.Endpoint is not null)
+                StartTimer(stream, _stage._timeouts.TailStall);
+        }
+
         private void OnWriteDone(PumpedStream stream)
         {
             if (stream.GoneFromSession && !stream.ReadDone && !stream.Lingering)
@@ -603,20 +696,46 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 // Closing a socket with unread bytes resets it, and the reset may overtake what was just delivered.
                 // So: the end has been said; read and drop until the far side ends too, or for a while.
                 stream.Lingering = true;
-                ScheduleOnce(stream, _stage._lingerTimeout);
+                StartTimer(stream, _stage._timeouts.Linger);
                 Read(stream);
             }
 
             EndIfDone(stream);
         }
 
+        private void StartTimer(PumpedStream stream, TimeSpan timeout)
+        {
+            stream.BytesInAtTimer = stream.BytesIn;
+            ScheduleOnce(stream, timeout);
+        }
+
         protected override void OnTimer(object timerKey)
         {
-            if (timerKey is PumpedStream { Ended: false } stream)
+            if (timerKey is PumpedStream stream)
+                OnStreamTimer(stream);
+            else
+                End();
+        }
+
+        private void OnStreamTimer(PumpedStream stream)
+        {
+            if (stream.Ended)
+                return;
+            if (stream.Lingering)
             {
                 stream.ReadDone = true;
                 EndIfDone(stream);
             }
+            else if (stream.BytesIn != stream.BytesInAtTimer)
+            {
+                StartTimer(stream, _stage._timeouts.TailStall);
+            }
+            else
+            {
+                Break(stream, StreamEnd.EndpointReset);
+            }
+
+            Progress();
         }
 
         private void EndIfDone(PumpedStream stream)
@@ -632,30 +751,56 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 return;
 
             // After an orderly close nothing more is owed to the peer, but its accounts of unread bytes must be settled.
-            _mux.Reset(stream.Id);
+            if (!stream.LostItsId)
+                _mux.Reset(stream.Id);
             EndStream(stream, end, abort: true);
         }
 
         private void EndStream(PumpedStream stream, StreamEnd end, bool abort)
         {
             stream.Ended = true;
-            if (stream.Lingering)
+            if (stream.GoneFromSession)
                 CancelTimer(stream);
-            if (abort)
-                stream.Endpoint?.Abort();
+            if (stream.Endpoint is not null)
+                Close(stream.Endpoint, abort);
+            if (stream.LostItsId)
+                _withoutId.Remove(stream);
             else
-                stream.Endpoint?.Dispose();
-            _streams.Remove(stream.Id);
+                _streams.Remove(stream.Id);
             stream.Inbound?.Clear();
-            if (stream.Reading is { IsPending: false })
-                ReleaseReadBuffer(stream);
-            if (stream.Writing is { IsPending: false })
-            {
-                stream.Writes.Release();
-                stream.Writes = default;
-            }
+            CountTail(stream);
 
+            // An operation under way uses its buffer until it completes, wherever the stage is by then.
+            stream.Reading?.Abandon(stream.ReadBuffer);
+            stream.Writing?.Abandon(stream.Writes.Chunk);
+            stream.ReadBuffer = null;
+            stream.Writes = default;
             stream.Owner?.Tell(new PumpEvents.StreamEnded(end, stream.BytesIn, stream.BytesOut), _stage._session);
+        }
+
+        /// <summary>Endpoints may be anybody's: one that throws here must not take the session with it.</summary>
+        private static void Close(StreamEndpoint endpoint, bool abort)
+        {
+            try
+            {
+                if (abort)
+                    endpoint.Abort();
+                else
+                    endpoint.Dispose();
+            }
+            catch (Exception)
+            {
+                // It promises not to throw, and there is nothing left that could be done with it.
+            }
+        }
+
+        private void CountTail(PumpedStream stream)
+        {
+            if (!stream.CountsAsTail)
+                return;
+            var held = stream.Inbound?.HeldBytes ?? 0;
+            _tailBytes += held - stream.TailBytes;
+            stream.TailBytes = held;
         }
 
         private static void ReleaseReadBuffer(PumpedStream stream)
@@ -664,23 +809,76 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             stream.ReadBuffer = null;
         }
 
-        private void End(Exception? cause)
+        /// <summary>The protocol was broken, or this program is.</summary>
+        private void Fail(Exception e)
         {
-            _cause ??= cause;
+            _failed = true;
+            if (e is SessionProtocolException)
+            {
+                // The multiplexer may have something to say to the peer yet.
+                BeginStop(e);
+                Progress();
+            }
+            else
+            {
+                _cause ??= e;
+                End();
+            }
+        }
+
+        private void BeginStop(Exception? reason)
+        {
+            if (_stopping)
+                return;
+            _stopping = true;
+            _cause ??= reason;
+            foreach (var stream in AllStreams())
+                Break(stream, StreamEnd.SessionEnded);
+            ScheduleOnce(FlushTimer, _stage._timeouts.Flush);
+        }
+
+        /// <summary>
+        /// Ends this side. The stage itself ends when the carrier has, which says goodbye to the peer meanwhile.
+        /// </summary>
+        private void End()
+        {
+            EndStreams();
+            if (_cause is null)
+                Complete(_stage._out);
+            else
+                Fail(_stage._out, _cause);
+        }
+
+        /// <summary>The carrier is gone.</summary>
+        private void EndNow(Exception? cause)
+        {
+            if (!_ended)
+                _cause ??= cause;
+            EndStreams();
             if (_cause is null)
                 CompleteStage();
             else
                 FailStage(_cause);
         }
 
+        private void EndStreams()
+        {
+            if (_ended)
+                return;
+            _ended = true;
+            CancelTimer(FlushTimer);
+            foreach (var stream in AllStreams())
+                EndStream(stream, StreamEnd.SessionEnded, abort: true);
+            _mux.Abandon();
+            Interlocked.Exchange(ref _stopped, 1);
+            RefuseLateCommands();
+        }
+
+        private PumpedStream[] AllStreams() => [.. _streams.Values, .. _withoutId];
+
         public override void PostStop()
         {
-            Interlocked.Exchange(ref _stopped, 1);
-            foreach (var stream in _streams.Values.ToArray())
-                EndStream(stream, StreamEnd.SessionEnded, abort: true);
-
-            _mux.Abandon();
-            RefuseLateCommands();
+            EndStreams();
             _stage._session.Tell(new PumpEvents.PumpEnded(_cause), ActorRefs.NoSender);
         }
 
@@ -689,14 +887,15 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         {
             while (_signals.TryDequeue(out var signal))
             {
-                var (endpoint, owner) = signal switch
+                switch (signal)
                 {
-                    Command.Open open => (open.Endpoint, open.Owner),
-                    Command.Attach attach => (attach.Endpoint, attach.Owner),
-                    _ => (null, null),
-                };
-                endpoint?.Abort();
-                owner?.Tell(new PumpEvents.StreamEnded(StreamEnd.SessionEnded, 0, 0), ActorRefs.NoSender);
+                    case Command.Open open:
+                        Refuse(open.Endpoint, open.Owner, StreamEnd.SessionEnded);
+                        break;
+                    case Command.Attach attach:
+                        Refuse(attach.Endpoint, attach.Owner, StreamEnd.SessionEnded);
+                        break;
+                }
             }
         }
     }

@@ -40,13 +40,14 @@ internal sealed class StreamActor : UntypedActor
     private readonly ILogger _logger;
     private readonly ForwardTarget? _target;
     private readonly ITargetDialer? _dialer;
-    private readonly long _started = Stopwatch.GetTimestamp();
+    private readonly long _created = Stopwatch.GetTimestamp();
     private readonly CancellationTokenSource _dialing = new();
 
     private StreamEndpoint? _endpoint;
-    private uint _streamId;
-    private bool _ended;
+    private StreamKey? _key;
     private bool _handedOver;
+    private bool _started;
+    private bool _ended;
 
     public StreamActor(
         ISessionPump pump,
@@ -54,7 +55,7 @@ internal sealed class StreamActor : UntypedActor
         TunnelExtensions extensions,
         ILogger logger,
         StreamEndpoint? visitor,
-        uint streamId,
+        StreamKey? key,
         ForwardTarget? target,
         ITargetDialer? dialer)
     {
@@ -63,21 +64,24 @@ internal sealed class StreamActor : UntypedActor
         _extensions = extensions;
         _logger = logger;
         _endpoint = visitor;
-        _streamId = streamId;
+        _key = key;
         _target = target;
         _dialer = dialer;
     }
 
     /// <summary>A stream that begins with a visitor here.</summary>
     public static Props ForVisitor(ISessionPump pump, StreamInfo info, StreamEndpoint visitor, TunnelExtensions extensions, ILogger logger) =>
-        Props.Create(() => new StreamActor(pump, info, extensions, logger, visitor, 0, null, null));
+        Props.Create(() => new StreamActor(pump, info, extensions, logger, visitor, null, null, null));
 
     /// <summary>A stream that the peer opened, to a target here.</summary>
     public static Props ForTarget(
-        ISessionPump pump, StreamInfo info, uint streamId, ForwardTarget target, ITargetDialer dialer, TunnelExtensions extensions, ILogger logger) =>
-        Props.Create(() => new StreamActor(pump, info, extensions, logger, null, streamId, target, dialer));
+        ISessionPump pump, StreamInfo info, StreamKey key, ForwardTarget target, ITargetDialer dialer, TunnelExtensions extensions, ILogger logger) =>
+        Props.Create(() => new StreamActor(pump, info, extensions, logger, null, key, target, dialer));
 
-    private sealed record Dialled(StreamEndpoint Endpoint);
+    private sealed record Dialled(StreamEndpoint Endpoint) : IDisposable
+    {
+        public void Dispose() => Endpoint.Abort();
+    }
 
     private sealed record DialFailed(Exception Cause);
 
@@ -98,7 +102,7 @@ internal sealed class StreamActor : UntypedActor
                 break;
             case AuthorizationProtocol.Denied denied:
                 _logger.StreamDenied(_info.Session, _info.Port, _info.Remote ?? "unknown", denied.Reason);
-                Refuse();
+                Context.Stop(Self);
                 break;
             case Dialled dialled:
                 _endpoint = dialled.Endpoint;
@@ -106,13 +110,15 @@ internal sealed class StreamActor : UntypedActor
                 break;
             case DialFailed failed:
                 _logger.TargetRefused(_target!.ToString(), _info.Port, failed.Cause.Message);
-                Refuse();
-                break;
-            case StreamProtocol.Cancel:
                 Context.Stop(Self);
                 break;
+            case StreamProtocol.Cancel:
+                // A pump that has the endpoint says itself how the stream ended.
+                if (!_handedOver)
+                    Context.Stop(Self);
+                break;
             case PumpEvents.StreamOpened opened:
-                _streamId = opened.StreamId;
+                _key = opened.Key;
                 OnStarted();
                 break;
             case PumpEvents.StreamEnded ended:
@@ -151,39 +157,54 @@ internal sealed class StreamActor : UntypedActor
 
     private void HandOver()
     {
-        _endpoint = _extensions.Wrap(_endpoint!, _info);
+        StreamEndpoint wrapped;
+        try
+        {
+            wrapped = _extensions.Wrap(_endpoint!, _info);
+        }
+        catch (Exception e)
+        {
+            _logger.MiddlewareFailed(e, _info.Session, _info.Port);
+            Context.Stop(Self);
+            return;
+        }
+
+        _endpoint = wrapped;
         _handedOver = true;
-        if (_target is null)
+        if (_key is not { } key)
         {
             _pump.Open(new StreamRequest(_info.Port, _info.Remote), _endpoint, Self);
         }
         else
         {
-            _pump.Attach(_streamId, _endpoint, Self);
+            _pump.Attach(key, _endpoint, Self);
             OnStarted();
         }
     }
 
-    private void Refuse()
-    {
-        if (_target is not null)
-            _pump.Reset(_streamId);
-        Context.Stop(Self);
-    }
-
     private void OnStarted()
     {
-        _logger.StreamUp(_info.Session, _streamId, _info.Port, _info.Remote ?? "unknown");
-        Context.System.EventStream.Publish(new TunnelEvents.StreamStarted(_info.Session, _streamId, _info.Port, _info.Remote));
+        _started = true;
+        var id = _key!.Value.Id;
+        _logger.StreamUp(_info.Session, id, _info.Port, _info.Remote ?? "unknown");
+        Context.System.EventStream.Publish(new TunnelEvents.StreamStarted(_info.Session, id, _info.Port, _info.Remote));
     }
 
     private void OnEnded(PumpEvents.StreamEnded ended)
     {
         _ended = true;
-        _logger.StreamDown(_info.Session, _streamId, ended.End, ended.BytesIn, ended.BytesOut);
-        Context.System.EventStream.Publish(new TunnelEvents.StreamFinished(
-            _info.Session, _streamId, _info.Port, ended.End, ended.BytesIn, ended.BytesOut, Stopwatch.GetElapsedTime(_started)));
+        Finish(ended.End, ended.BytesIn, ended.BytesOut);
         Context.Stop(Self);
+    }
+
+    private void Finish(StreamEnd end, long bytesIn, long bytesOut)
+    {
+        if (!_started)
+            return;
+        var id = _key!.Value.Id;
+        _logger.StreamDown(_info.Session, id, end, bytesIn, bytesOut);
+        Context.System.EventStream.Publish(new TunnelEvents.StreamFinished(
+            _info.Session, id, _info.Port, end, bytesIn, bytesOut, Stopwatch.GetElapsedTime(_created)));
     }
 
     protected override void PostStop()
@@ -192,9 +213,11 @@ internal sealed class StreamActor : UntypedActor
         _dialing.Dispose();
         if (!_ended)
         {
-            if (_handedOver && _streamId != 0)
-                _pump.Reset(_streamId);
+            // The peer waits for an answer, or the session is over and the pump knows the stream no more.
+            if (_key is { } key)
+                _pump.Reset(key);
             _endpoint?.Abort();
+            Finish(StreamEnd.SessionEnded, 0, 0);
         }
 
         Context.Parent.Tell(StreamProtocol.StreamGone.Instance);

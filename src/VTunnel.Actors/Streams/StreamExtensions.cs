@@ -55,9 +55,14 @@ public static class AuthorizationProtocol
         {
             return await authorizer.Ask<Decision>(question, Timeout).ConfigureAwait(false);
         }
-        catch (Exception e) when (e is AskTimeoutException or TaskCanceledException)
+        catch (AskTimeoutException)
         {
             return new Denied($"the authoriser did not answer within {Timeout}");
+        }
+        catch (Exception e)
+        {
+            // It answered with something else, or with a failure of its own: no permission either way.
+            return new Denied($"the authoriser failed: {e.Message}");
         }
     }
 }

@@ -146,7 +146,16 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         ILogger logger) =>
         Akka.Actor.Props.Create(() => new TunnelClientActor(options, connector, dialer, extensions, observer, random, logger));
 
-    private sealed record Dialled(ICarrier Carrier);
+    private sealed record Dialled(ICarrier Carrier) : IDisposable
+    {
+        public void Dispose()
+        {
+            Carrier.Abort();
+
+            // An aborted carrier has nothing to wait for.
+            _ = Carrier.DisposeAsync().AsTask();
+        }
+    }
 
     private sealed record DialFailed(Exception Cause);
 
@@ -168,6 +177,9 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
     });
 
     /// <inheritdoc />
+    protected override void PreStart() => Context.ActorOf(OrphanActor.Props(), "orphans");
+
+    /// <inheritdoc />
     protected override void OnReceive(object message)
     {
         switch (message)
@@ -179,7 +191,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
                 OnListen(listen.Rule);
                 break;
             case Dialled dialled:
-                OnDialled(dialled.Carrier);
+                OnDialled(dialled);
                 break;
             case DialFailed failed:
                 OnDialFailed(failed.Cause);
@@ -246,18 +258,17 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         throw new OperationCanceledException(cancellationToken);
     }
 
-    private void OnDialled(ICarrier carrier)
+    private void OnDialled(Dialled dialled)
     {
         if (_stopping)
         {
-            carrier.Abort();
-            _ = carrier.DisposeAsync().AsTask();
+            dialled.Dispose();
             return;
         }
 
         var name = $"session-{_nextSession++}";
         _lastEnd = null;
-        var session = new SessionContext(name, carrier, "v1", null, _extensions, _logger);
+        var session = new SessionContext(name, dialled.Carrier, "v1", null, _extensions, _logger);
         _session = Context.Watch(Context.ActorOf(ClientSessionActor.Props(session, _options, [.. _forwards], _dialer), name));
         _logger.ClientConnected(_serverName, session.Protocol);
         Timers.StartSingleTimer("stable", Stable.Instance, _options.StableAfter);

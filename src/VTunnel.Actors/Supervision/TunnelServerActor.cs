@@ -15,7 +15,17 @@ public static class TunnelServerProtocol
     /// <summary>A client's connection was admitted; the actor owns the carrier from now on.</summary>
     /// <param name="Carrier">The connection.</param>
     /// <param name="Token">What opened it; null where no token was asked for.</param>
-    public sealed record StartSession(ICarrier Carrier, AccessToken? Token);
+    public sealed record StartSession(ICarrier Carrier, AccessToken? Token) : IDisposable
+    {
+        /// <summary>Drops the connection; for those who find no receiver.</summary>
+        public void Dispose()
+        {
+            Carrier.Abort();
+
+            // An aborted carrier has nothing to wait for.
+            _ = Carrier.DisposeAsync().AsTask();
+        }
+    }
 
     /// <summary>Take no new sessions, let streams finish, end. Answered with <see cref="Drained"/>.</summary>
     public sealed record Drain
@@ -78,6 +88,9 @@ public sealed class TunnelServerActor : UntypedActor
     });
 
     /// <inheritdoc />
+    protected override void PreStart() => Context.ActorOf(OrphanActor.Props(), "orphans");
+
+    /// <inheritdoc />
     protected override void OnReceive(object message)
     {
         switch (message)
@@ -117,8 +130,7 @@ public sealed class TunnelServerActor : UntypedActor
     {
         if (_draining)
         {
-            start.Carrier.Abort();
-            _ = start.Carrier.DisposeAsync().AsTask();
+            start.Dispose();
             return;
         }
 
