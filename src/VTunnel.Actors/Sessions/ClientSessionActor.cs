@@ -1,6 +1,7 @@
 using Akka.Actor;
 using Akka.Streams;
 using VTunnel.Diagnostics;
+using VTunnel.Extensions;
 using VTunnel.Options;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.V1;
@@ -77,6 +78,7 @@ internal sealed class ClientSessionActor : SessionActor
         _options.MaxMessageBytes,
         Self,
         Session.Name,
+        Session.Metrics,
         Logger);
 
     protected override void OnReceive(object message)
@@ -152,7 +154,7 @@ internal sealed class ClientSessionActor : SessionActor
 
         var info = new StreamInfo(Session.Name, Session.Identity, requested.Request.Port, requested.Request.Remote);
         StartStream(
-            StreamActor.ForTarget(Pump, info, requested.Key, forward.Rule.Target, _dialer, Session.Extensions, Logger),
+            StreamActor.ForTarget(StreamServices, info, requested.Key, forward.Rule.Target, _dialer),
             StreamName(requested.Key));
     }
 

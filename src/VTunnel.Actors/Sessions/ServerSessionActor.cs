@@ -3,6 +3,7 @@ using Akka.Actor;
 using Akka.Streams;
 using VTunnel.Diagnostics;
 using VTunnel.Endpoints;
+using VTunnel.Extensions;
 using VTunnel.Listeners;
 using VTunnel.Options;
 using VTunnel.Protocol.Control;
@@ -64,6 +65,7 @@ internal sealed class ServerSessionActor : SessionActor
         _options.MaxMessageBytes,
         Self,
         Session.Name,
+        Session.Metrics,
         Logger);
 
     protected override void OnReceive(object message)
@@ -199,6 +201,7 @@ internal sealed class ServerSessionActor : SessionActor
         if (!_ports.TryGetValue(number, out var port))
             return;
         port.IsOpen = true;
+        Session.Metrics.ListenerOpened();
         Pump.SendControl(new ListenOk(number));
         Logger.ListenerUp(Session.Name, _options.ListenAddress.ToString(), number, port.LocalAddr ?? "an unnamed target");
         Context.System.EventStream.Publish(new TunnelEvents.ListenerOpened(Session.Name, number, port.LocalAddr));
@@ -233,7 +236,7 @@ internal sealed class ServerSessionActor : SessionActor
 
         _streamLimitLogged = false;
         var info = new StreamInfo(Session.Name, Session.Identity, port, visitor.RemoteEndPoint?.ToString());
-        StartStream(StreamActor.ForVisitor(Pump, info, visitor, Session.Extensions, Logger));
+        StartStream(StreamActor.ForVisitor(StreamServices, info, visitor));
     }
 
     protected override void OnStreamRequested(PumpEvents.StreamRequested requested) => Pump.Reset(requested.Key);
@@ -255,6 +258,8 @@ internal sealed class ServerSessionActor : SessionActor
         Context.Parent.Tell(new SessionProtocol.ReleasePort(number));
         if (!port.IsOpen)
             return;
+        port.IsOpen = false;
+        Session.Metrics.ListenerClosed();
         Logger.ListenerDown(Session.Name, number);
         Context.System.EventStream.Publish(new TunnelEvents.ListenerClosed(Session.Name, number));
     }

@@ -4,6 +4,7 @@ using Akka.Streams;
 using Microsoft.Extensions.Logging;
 using VTunnel.Carriers;
 using VTunnel.Diagnostics;
+using VTunnel.Extensions;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.V1;
@@ -18,9 +19,10 @@ namespace VTunnel.Sessions;
 /// <param name="Protocol"><c>v1</c> or <c>v2</c>.</param>
 /// <param name="Identity">The name of the token that opened it; null where none was asked for.</param>
 /// <param name="Extensions">What others have added.</param>
+/// <param name="Metrics">What counts.</param>
 /// <param name="Logger">For its log lines.</param>
 internal sealed record SessionContext(
-    string Name, ICarrier Carrier, string Protocol, string? Identity, TunnelExtensions Extensions, ILogger Logger);
+    string Name, ICarrier Carrier, string Protocol, string? Identity, TunnelExtensions Extensions, RoleMetrics Metrics, ILogger Logger);
 
 /// <summary>
 /// One tunnel session: owns its graph, its listeners and its streams. It never restarts, because a dead socket does not
@@ -54,6 +56,9 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     protected ISessionPump Pump { get; private set; } = null!;
 
+    /// <summary>What its streams are made with.</summary>
+    protected StreamServices StreamServices { get; private set; } = null!;
+
     protected int StreamCount => _streams.Count;
 
     /// <summary>Whether nothing new is taken.</summary>
@@ -79,6 +84,8 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     protected override void PreStart()
     {
         Pump = StartGraph(Context.Materializer());
+        StreamServices = new StreamServices(Pump, Session.Extensions, Session.Metrics, Logger);
+        Session.Metrics.SessionStarted();
         Logger.SessionUp(Session.Name, Session.Carrier.RemoteName, Session.Protocol, Session.Identity ?? "none");
         Context.System.EventStream.Publish(new TunnelEvents.SessionStarted(
             Session.Name, Session.Carrier.RemoteName, Session.Identity, Session.Protocol));
@@ -214,6 +221,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     protected override void PostStop()
     {
+        Session.Metrics.SessionEnded();
         if (!_ended)
             LogEnd("stopped");
         Session.Carrier.Abort();

@@ -3,6 +3,7 @@ using Akka.Streams;
 using Akka.Streams.Dsl;
 using Microsoft.Extensions.Logging;
 using VTunnel.Carriers;
+using VTunnel.Diagnostics;
 using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.V1;
 
@@ -26,13 +27,14 @@ internal static class SessionGraph
         int maxMessageBytes,
         IActorRef session,
         string sessionName,
+        RoleMetrics metrics,
         ILogger logger)
     {
         var codec = BidiFlow.FromFlows(
             Flow.FromGraph(new V1EncoderStage()),
             Flow.FromGraph(new V1DecoderStage(logger, sessionName)));
         var wire = Flow.FromGraph(new CarrierStage(carrier, maxMessageBytes));
-        return Flow.FromGraph(new SessionPumpStage<V1Message>(protocol, session))
+        return Flow.FromGraph(new SessionPumpStage<V1Message>(protocol, session, metrics))
             .JoinMaterialized(codec.Join(wire), Keep.Left)
             .Run(materializer);
     }

@@ -41,15 +41,18 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
     private readonly Outlet<TFrame> _out = new("SessionPump.out");
     private readonly IMultiplexer<TFrame> _multiplexer;
     private readonly IActorRef _session;
+    private readonly RoleMetrics _metrics;
     private readonly PumpTimeouts _timeouts;
 
     /// <param name="multiplexer">The protocol; owned by the stage from now on.</param>
     /// <param name="session">Told what <see cref="PumpEvents"/> says.</param>
+    /// <param name="metrics">Counts bytes.</param>
     /// <param name="timeouts">Null for the defaults.</param>
-    public SessionPumpStage(IMultiplexer<TFrame> multiplexer, IActorRef session, PumpTimeouts? timeouts = null)
+    public SessionPumpStage(IMultiplexer<TFrame> multiplexer, IActorRef session, RoleMetrics metrics, PumpTimeouts? timeouts = null)
     {
         _multiplexer = multiplexer;
         _session = session;
+        _metrics = metrics;
         _timeouts = timeouts ?? new PumpTimeouts();
         Shape = new FlowShape<TFrame, TFrame>(_in, _out);
     }
@@ -586,6 +589,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             }
 
             stream.BytesOut += count;
+            _stage._metrics.BytesOut(count);
             var payload = new ByteSlice(stream.ReadBuffer, ByteChunk.Headroom, count);
             stream.ReadBuffer = null;
             _mux.Send(stream.Id, payload);
@@ -650,6 +654,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             var slice = stream.Writes;
             stream.Writes = default;
             stream.BytesIn += slice.Length;
+            _stage._metrics.BytesIn(slice.Length);
             slice.Release();
             CountTail(stream);
             if (!stream.LostItsId)

@@ -6,7 +6,7 @@ using VTunnel.Options;
 using VTunnel.Protocol.Errors;
 using VTunnel.Routing;
 using VTunnel.Sessions;
-using VTunnel.Streams;
+using VTunnel.Extensions;
 using VTunnel.Targets;
 
 namespace VTunnel.Supervision;
@@ -87,6 +87,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
     private readonly ICarrierConnector _connector;
     private readonly ITargetDialer _dialer;
     private readonly TunnelExtensions _extensions;
+    private readonly TunnelMetrics _metrics;
     private readonly IActorRef _observer;
     private readonly Func<double> _random;
     private readonly ILogger _logger;
@@ -111,6 +112,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         ICarrierConnector connector,
         ITargetDialer dialer,
         TunnelExtensions extensions,
+        TunnelMetrics metrics,
         IActorRef observer,
         Func<double> random,
         ILogger logger)
@@ -119,6 +121,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         _connector = connector;
         _dialer = dialer;
         _extensions = extensions;
+        _metrics = metrics;
         _observer = observer;
         _random = random;
         _logger = logger;
@@ -133,6 +136,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
     /// <param name="connector">Dials the server.</param>
     /// <param name="dialer">Dials targets.</param>
     /// <param name="extensions">What others have added.</param>
+    /// <param name="metrics">What counts.</param>
     /// <param name="observer">Told <see cref="TunnelClientProtocol.StateChanged"/>.</param>
     /// <param name="random">From 0 (included) to 1, for jitter.</param>
     /// <param name="logger">For log lines.</param>
@@ -141,10 +145,11 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         ICarrierConnector connector,
         ITargetDialer dialer,
         TunnelExtensions extensions,
+        TunnelMetrics metrics,
         IActorRef observer,
         Func<double> random,
         ILogger logger) =>
-        Akka.Actor.Props.Create(() => new TunnelClientActor(options, connector, dialer, extensions, observer, random, logger));
+        Akka.Actor.Props.Create(() => new TunnelClientActor(options, connector, dialer, extensions, metrics, observer, random, logger));
 
     private sealed record Dialled(ICarrier Carrier) : IDisposable
     {
@@ -268,7 +273,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
 
         var name = $"session-{_nextSession++}";
         _lastEnd = null;
-        var session = new SessionContext(name, dialled.Carrier, "v1", null, _extensions, _logger);
+        var session = new SessionContext(name, dialled.Carrier, "v1", null, _extensions, _metrics.For(TunnelRole.Client), _logger);
         _session = Context.Watch(Context.ActorOf(ClientSessionActor.Props(session, _options, [.. _forwards], _dialer), name));
         _logger.ClientConnected(_serverName, session.Protocol);
         Timers.StartSingleTimer("stable", Stable.Instance, _options.StableAfter);

@@ -5,7 +5,7 @@ using VTunnel.Diagnostics;
 using VTunnel.Options;
 using VTunnel.Protocol.Errors;
 using VTunnel.Sessions;
-using VTunnel.Streams;
+using VTunnel.Extensions;
 
 namespace VTunnel.Supervision;
 
@@ -60,6 +60,7 @@ public sealed class TunnelServerActor : UntypedActor
 {
     private readonly TunnelServerOptions _options;
     private readonly TunnelExtensions _extensions;
+    private readonly TunnelMetrics _metrics;
     private readonly ILogger _logger;
     private readonly Dictionary<int, IActorRef> _holders = [];
     private readonly Dictionary<int, Queue<IActorRef>> _claims = [];
@@ -69,16 +70,17 @@ public sealed class TunnelServerActor : UntypedActor
     private bool _draining;
 
     /// <inheritdoc cref="Props"/>
-    public TunnelServerActor(TunnelServerOptions options, TunnelExtensions extensions, ILogger logger)
+    public TunnelServerActor(TunnelServerOptions options, TunnelExtensions extensions, TunnelMetrics metrics, ILogger logger)
     {
         _options = options;
         _extensions = extensions;
+        _metrics = metrics;
         _logger = logger;
     }
 
     /// <summary>How to make one.</summary>
-    public static Props Props(TunnelServerOptions options, TunnelExtensions extensions, ILogger logger) =>
-        Akka.Actor.Props.Create(() => new TunnelServerActor(options, extensions, logger));
+    public static Props Props(TunnelServerOptions options, TunnelExtensions extensions, TunnelMetrics metrics, ILogger logger) =>
+        Akka.Actor.Props.Create(() => new TunnelServerActor(options, extensions, metrics, logger));
 
     /// <inheritdoc />
     protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(e =>
@@ -135,7 +137,7 @@ public sealed class TunnelServerActor : UntypedActor
         }
 
         var name = $"session-{_nextSession++}";
-        var session = new SessionContext(name, start.Carrier, "v1", start.Token?.Name, _extensions, _logger);
+        var session = new SessionContext(name, start.Carrier, "v1", start.Token?.Name, _extensions, _metrics.For(TunnelRole.Server), _logger);
         _sessions.Add(Context.Watch(Context.ActorOf(ServerSessionActor.Props(session, _options, start.Token), name)));
     }
 

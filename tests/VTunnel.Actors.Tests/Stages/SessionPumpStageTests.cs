@@ -217,7 +217,7 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
     {
         // Not on the calling thread, which the endless visitor would keep for itself.
         var session = CreateTestProbe();
-        var (pump, wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Server), session))
+        var (pump, wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Server), session, TestMetrics.Server))
             .JoinMaterialized(Flow.FromGraph(new ManualWireStage<V1Message>()), Keep.Both)
             .Run(Sys.Materializer());
         var owner = CreateTestProbe();
@@ -524,7 +524,7 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
     public void The_stage_stays_until_the_carrier_has_said_goodbye()
     {
         var session = CreateTestProbe();
-        var (pump, wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Client), session))
+        var (pump, wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Client), session, TestMetrics.Server))
             .JoinMaterialized(Flow.FromGraph(new ManualWireStage<V1Message>(closesWhenFinished: false)), Keep.Both)
             .Run(CallingThreadMaterializer());
         pump.Stop(PumpBench.Shutdown);
@@ -539,7 +539,7 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
     public void A_peer_that_breaks_the_protocol_is_told_so()
     {
         var session = CreateTestProbe();
-        var (_, wire) = Flow.FromGraph(new SessionPumpStage<ByteSlice>(new V2Session(MuxRole.Acceptor, new Hello("test", "1", [])), session))
+        var (_, wire) = Flow.FromGraph(new SessionPumpStage<ByteSlice>(new V2Session(MuxRole.Acceptor, new Hello("test", "1", [])), session, TestMetrics.Server))
             .JoinMaterialized(Flow.FromGraph(new ManualWireStage<ByteSlice>()), Keep.Both)
             .Run(CallingThreadMaterializer());
         wire.Put(ByteChunk.Copy(Encoding.ASCII.GetBytes("this is no frame of yamux")));
@@ -559,7 +559,7 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
         var session = CreateTestProbe();
         var owner = CreateTestProbe();
         var visitor = new FakeEndpoint();
-        var (pump, wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Server), session))
+        var (pump, wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Server), session, TestMetrics.Server))
             .JoinMaterialized(Flow.FromGraph(new ManualWireStage<V1Message>()), Keep.Both)
             .Run(CallingThreadMaterializer());
         pump.Open(new StreamRequest(9000), visitor, owner);
@@ -578,7 +578,7 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
         var session = CreateTestProbe();
         var owner = CreateTestProbe();
         var visitor = new FakeEndpoint();
-        var pump = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Server), session))
+        var pump = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Server), session, TestMetrics.Server))
             .JoinMaterialized(Flow.FromGraph(new ManualWireStage<V1Message>()), Keep.Left)
             .Run(materializer);
         pump.Open(new StreamRequest(9000), visitor, owner);

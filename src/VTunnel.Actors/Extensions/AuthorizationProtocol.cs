@@ -1,24 +1,6 @@
 using Akka.Actor;
-using VTunnel.Endpoints;
 
-namespace VTunnel.Streams;
-
-/// <summary>
-/// Puts something into the path of every stream, e.g. a limit or a recorder: it is given each endpoint before the pump
-/// is, and gives back the endpoint to use instead (or the same).
-/// </summary>
-public interface IStreamMiddleware
-{
-    /// <summary>Wraps an endpoint. Called once per stream, on the stream actor; must not block.</summary>
-    StreamEndpoint Wrap(StreamEndpoint endpoint, StreamInfo stream);
-}
-
-/// <summary>What a stream is for.</summary>
-/// <param name="Session">The name of its session.</param>
-/// <param name="Identity">The name of the session's token; null where none was asked for.</param>
-/// <param name="Port">The listened port.</param>
-/// <param name="Remote">The visitor's address, where known.</param>
-public sealed record StreamInfo(string Session, string? Identity, int Port, string? Remote);
+namespace VTunnel.Extensions;
 
 /// <summary>
 /// The questions to an authoriser, an actor that decides on listens and connects. It answers each with
@@ -67,14 +49,10 @@ public static class AuthorizationProtocol
     }
 }
 
-/// <summary>What others have added to the engine.</summary>
-/// <param name="Authorizer">Decides on listens and connects; null allows what the options allow.</param>
-/// <param name="Middleware">Applied to every stream in this order, the first closest to the socket.</param>
-public sealed record TunnelExtensions(IActorRef? Authorizer, IReadOnlyList<IStreamMiddleware> Middleware)
+/// <summary>The key under which an authoriser is registered: <c>registry.Register&lt;TunnelAuthorizer&gt;(actorRef)</c>.</summary>
+public sealed class TunnelAuthorizer
 {
-    /// <summary>Nothing added.</summary>
-    public static readonly TunnelExtensions None = new(null, []);
-
-    internal StreamEndpoint Wrap(StreamEndpoint endpoint, StreamInfo stream) =>
-        Middleware.Aggregate(endpoint, (inner, middleware) => middleware.Wrap(inner, stream));
+    private TunnelAuthorizer()
+    {
+    }
 }
