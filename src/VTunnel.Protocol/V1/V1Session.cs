@@ -187,8 +187,8 @@ public sealed class V1Session : IMultiplexer<V1Message>
         if (bytes == 0)
             return;
 
-        // The caller counts bytes and not messages, so memory is taken to be spread evenly; the last byte settles the account.
-        var freed = bytes == stream.UnreadBytes ? stream.HeldBytes : (long)((Int128)stream.HeldBytes * bytes / stream.UnreadBytes);
+        // The caller counts bytes and not messages, so memory is taken to be spread evenly over them; the last byte frees the rest.
+        var freed = (long)((Int128)stream.HeldBytes * bytes / stream.UnreadBytes);
         stream.UnreadBytes -= bytes;
         stream.HeldBytes -= freed;
         _heldBytes -= freed;

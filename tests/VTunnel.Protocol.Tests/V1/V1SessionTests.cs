@@ -759,6 +759,24 @@ public sealed class V1SessionTests
         });
 
     [Fact]
+    public void What_this_side_sends_of_its_own_accord_does_not_make_room_for_more_answers() =>
+        TestedSession.Run(V1Role.Server, new V1SessionOptions { MaxControlFrames = 2 }, server =>
+        {
+            for (uint id = 1; id <= 10; id++)
+                server.Open();
+            server.Frames();
+            for (uint id = 1; id <= 10; id++)
+                server.Session.Reset(id);
+            server.Frames();
+
+            server.Session.SendControl(new ListenOk(1));
+            server.Session.SendControl(new ListenOk(2));
+            Assert.True(server.Session.CanReceive);
+            server.Session.SendControl(new ListenOk(3));
+            Assert.False(server.Session.CanReceive);
+        });
+
+    [Fact]
     public void A_client_s_own_listens_never_stop_it_from_reading() =>
         TestedSession.Run(V1Role.Client, new V1SessionOptions { MaxControlFrames = 1 }, client =>
         {
