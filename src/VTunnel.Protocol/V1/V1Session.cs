@@ -73,6 +73,10 @@ public sealed class V1Session : IMultiplexer<V1Message>
     public bool HasHalfClose => false;
 
     /// <inheritdoc />
+    /// <remarks>Protocol v1 measures nothing.</remarks>
+    public TimeSpan Now { get; set; }
+
+    /// <inheritdoc />
     public int StreamCount => _streams.Count;
 
     /// <summary>The id given last; for tests of what happens after the last one.</summary>
