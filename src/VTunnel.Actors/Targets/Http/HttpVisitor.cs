@@ -118,7 +118,7 @@ internal sealed class HttpVisitor
                 return;
         }
 
-        await _connection.SendCloseNotifyAsync().ConfigureAwait(false);
+        await EndTargetAsync().ConfigureAwait(false);
     }
 
     /// <summary>Bytes from the target are passing by; none at the end.</summary>
