@@ -13,3 +13,9 @@ public sealed record ListenOk(int Port) : ControlMessage;
 
 /// <summary>Server to client: the port is not open, and why.</summary>
 public sealed record ListenErr(int Port, string Error) : ControlMessage;
+
+/// <summary>Both ways, v2 only, the first message of each side: who it is and what it can do beyond the base protocol.</summary>
+/// <param name="Agent">The program, e.g. <c>vtunnel</c>.</param>
+/// <param name="Version">Its version, for logs; never branch on it.</param>
+/// <param name="Capabilities">Names of optional features; unknown ones are ignored.</param>
+public sealed record Hello(string Agent, string Version, IReadOnlyList<string> Capabilities) : ControlMessage;

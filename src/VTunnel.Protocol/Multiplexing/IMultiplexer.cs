@@ -10,7 +10,6 @@ namespace VTunnel.Protocol.Multiplexing;
 /// </summary>
 /// <typeparam name="TFrame">What the layer below carries.</typeparam>
 public interface IMultiplexer<TFrame>
-    where TFrame : class
 {
     /// <summary>
     /// False while data that the peer sent waits for a reader beyond what may be held: read nothing further from the
@@ -19,10 +18,19 @@ public interface IMultiplexer<TFrame>
     /// </summary>
     bool CanReceive { get; }
 
+    /// <summary>Whether <see cref="Finish"/> leaves the other direction open; where not, it ends the stream.</summary>
+    bool HasHalfClose { get; }
+
+    /// <summary>The time, since any origin; never goes back. Set it before calls, for what the protocol measures.</summary>
+    TimeSpan Now { get; set; }
+
     /// <summary>The number of streams that exist.</summary>
     int StreamCount { get; }
 
-    /// <summary>Opens a stream; data may be sent at once, within <see cref="SendAllowance"/>.</summary>
+    /// <summary>
+    /// Opens a stream; data may be sent at once, within <see cref="SendAllowance"/>. 0 when there can be no more: the
+    /// session is ending or at its limit.
+    /// </summary>
     uint Open(StreamRequest request);
 
     /// <summary>Says that the target of a stream which the peer opened is connected.</summary>
@@ -50,6 +58,7 @@ public interface IMultiplexer<TFrame>
     void Consumed(uint streamId, int bytes);
 
     /// <summary>Queues a message of the session; it goes ahead of payload.</summary>
+    /// <exception cref="Errors.SessionProtocolException">The peer has left too many unread; the session must end.</exception>
     void SendControl(ControlMessage message);
 
     /// <summary>Queues a keepalive request, at most one at a time.</summary>
