@@ -37,8 +37,8 @@ internal sealed class HttpVisitor
     private bool _sending;
     private bool _finished;
     private bool _served;
-    private bool _targetLost;
-    private bool _forwarded;
+    private volatile bool _targetLost;
+    private volatile bool _forwarded;
 
     /// <summary>Makes one over a connection that stays its owner's.</summary>
     public HttpVisitor(ForwardTarget target, DuplexStreamEndpoint connection, ILogger logger)
