@@ -159,7 +159,7 @@ internal static partial class ServerCommand
             return null;
         }
 
-        var (certificate, certificateProblem, keyProblem) = Kestrel.LoadCertificate(certificateFile, keyFile);
+        var (certificate, certificateProblem, keyProblem) = ServerCertificate.Load(certificateFile, keyFile);
         if (certificateProblem is not null)
             settings.Fault(TlsCert, certificateFile, certificateProblem);
         if (keyProblem is not null)

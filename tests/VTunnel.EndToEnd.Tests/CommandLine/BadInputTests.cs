@@ -1,4 +1,7 @@
+using System.Security.Cryptography;
 using VTunnel.Cli;
+using VTunnel.Testing;
+using VTunnel.Testing.Network;
 
 namespace VTunnel.EndToEnd.Tests.CommandLine;
 
@@ -76,7 +79,7 @@ public sealed class BadInputTests
     [InlineData("demo --twice", "--twice: there is no such option; --help lists those that there are")]
     public async Task A_fault_is_told_in_one_line(string arguments, string expected)
     {
-        using var folder = new TemporaryFolder();
+        using var folder = new TempDirectory();
         var result = await VTunnelProgram.RunAsync(arguments.Split(' ', StringSplitOptions.RemoveEmptyEntries), folder: folder.Path);
         Assert.Equal([$"vtunnel: {expected}"], result.Errors);
         Assert.Equal(ExitCodes.Usage, result.ExitCode);
@@ -86,7 +89,7 @@ public sealed class BadInputTests
     [Fact]
     public async Task All_faults_of_all_sources_are_told_at_once_and_name_their_source()
     {
-        using var folder = new TemporaryFolder();
+        using var folder = new TempDirectory();
         folder.Write("server.yaml", "max-streams: 0\nprt: 5\nforward: 1=a:1\nhost: [a, b]\n");
 
         var result = await VTunnelProgram.RunAsync(
@@ -148,7 +151,7 @@ public sealed class BadInputTests
     [InlineData("c.toml", "port = 1\n", "the ending of the file must be .json, .yaml or .yml")]
     public async Task A_config_file_that_cannot_be_read_is_refused(string name, string text, string expected)
     {
-        using var folder = new TemporaryFolder();
+        using var folder = new TempDirectory();
         folder.Write(name, text);
         var result = await VTunnelProgram.RunAsync(["server", "--port", "0", "--config", name], folder: folder.Path);
         Assert.Equal([$"vtunnel: --config '{name}': {expected}"], result.Errors);
@@ -158,7 +161,7 @@ public sealed class BadInputTests
     [Fact]
     public async Task A_token_file_with_faults_is_refused_fault_by_fault()
     {
-        using var folder = new TemporaryFolder();
+        using var folder = new TempDirectory();
         folder.Write("tokens.json", """{ "tokens": [ { "name": "alice" }, { "name": "bob", "sha256": "00", "ports": [0] } ] }""");
         folder.Write("empty.json", """{ "tokens": [] }""");
 
@@ -178,13 +181,14 @@ public sealed class BadInputTests
     [Fact]
     public async Task A_certificate_and_a_key_that_cannot_be_used_are_refused()
     {
-        using var folder = new TemporaryFolder();
-        var (certificate, key) = TestCertificate.Create();
-        var (_, otherKey) = TestCertificate.Create();
-        folder.Write("cert.pem", certificate);
-        folder.Write("other.key", otherKey);
+        using var folder = new TempDirectory();
+        using var certificates = new TestCertificates();
+        using var other = ECDsa.Create();
+        folder.Write("cert.pem", File.ReadAllText(certificates.CertificateFile));
+        folder.Write("other.key", other.ExportPkcs8PrivateKeyPem());
         folder.Write("text.pem", "hello");
-        folder.Write("encrypted.key", TestCertificate.Encrypt(key));
+        folder.Write("encrypted.key", other.ExportEncryptedPkcs8PrivateKeyPem(
+            "password", new PbeParameters(PbeEncryptionAlgorithm.Aes256Cbc, HashAlgorithmName.SHA256, 1000)));
 
         async Task<string> RunAsync(string certificateFile, string keyFile)
         {

@@ -7,18 +7,14 @@ using Microsoft.AspNetCore.Hosting.Server.Features;
 using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.DependencyInjection;
 using VTunnel.Cli;
+using VTunnel.Testing;
+using VTunnel.Testing.Network;
+using VTunnel.Testing.Programs;
 
 namespace VTunnel.EndToEnd.Tests.CommandLine;
 
 public sealed class ClientCommandTests
 {
-    private static int FreePort()
-    {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
-    }
-
     private static async Task<string> PageAsync(int port)
     {
         using var http = new HttpClient();
@@ -28,48 +24,48 @@ public sealed class ClientCommandTests
     [Fact]
     public async Task A_command_line_of_the_Go_program_runs_unchanged()
     {
-        var port = FreePort();
+        var port = FreePorts.Next();
         await using var server = VTunnelProgram.Start("server", "-port", "0", "-host", "127.0.0.1");
         var address = await server.ListeningAsync();
         await using var client = VTunnelProgram.Start("client", "-server", $"ws://{address}/", "-forward", $"{port}={address}");
-        await client.LineAsync($"Forwarding {port}");
+        await client.Output.WaitForAsync($"Forwarding {port}");
 
         // The server's own health page, through its own tunnel.
         Assert.Equal("ok", await PageAsync(port));
 
-        await client.SignalAsync("TERM");
-        Assert.Equal(ExitCodes.Success, await client.ExitAsync());
-        await server.SignalAsync("INT");
-        Assert.Equal(ExitCodes.Success, await server.ExitAsync());
+        client.Signal(ProgramSignal.Terminate);
+        Assert.Equal(ExitCodes.Success, await client.WaitForExitAsync());
+        server.Signal(ProgramSignal.Interrupt);
+        Assert.Equal(ExitCodes.Success, await server.WaitForExitAsync());
     }
 
     [Fact]
     public async Task Tokens_made_by_the_program_open_the_server_to_the_client_and_are_in_no_log()
     {
-        using var folder = new TemporaryFolder();
-        var port = FreePort();
+        using var folder = new TempDirectory();
+        var port = FreePorts.Next();
         var made = await VTunnelProgram.RunAsync(["token", "create", "--name", "alice", "--ports", $"{port}", "--tokens", "tokens.json"], folder: folder.Path);
         folder.Write("alice.token", made.Output);
         await using var server = VTunnelProgram.Start(["server", "--host", "127.0.0.1", "--port", "0", "--tokens", "tokens.json", "--log-level", "trace"], folder: folder.Path);
         var address = await server.ListeningAsync();
         await using var client = VTunnelProgram.Start(
             ["client", "--server", $"ws://{address}/", "--forward", $"{port}={address}", "--token-file", "alice.token", "--log-level", "trace"], folder: folder.Path);
-        await client.LineAsync($"Forwarding {port}");
+        await client.Output.WaitForAsync($"Forwarding {port}");
         Assert.Equal("ok", await PageAsync(port));
 
-        await client.SignalAsync("TERM");
-        await client.ExitAsync();
-        await server.SignalAsync("TERM");
-        await server.ExitAsync();
+        client.Signal(ProgramSignal.Terminate);
+        await client.WaitForExitAsync();
+        server.Signal(ProgramSignal.Terminate);
+        await server.WaitForExitAsync();
         var token = made.Output.Trim();
-        Assert.DoesNotContain(client.Seen.Concat(server.Seen), line => line.Contains(token, StringComparison.Ordinal));
-        Assert.Contains(server.Seen, line => line.Contains("alice", StringComparison.Ordinal));
+        Assert.DoesNotContain(client.Output.Lines.Concat(server.Output.Lines), line => line.Contains(token, StringComparison.Ordinal));
+        Assert.Contains(server.Output.Lines, line => line.Contains("alice", StringComparison.Ordinal));
     }
 
     [Fact]
     public async Task Without_reconnecting_a_server_that_is_not_there_ends_it()
     {
-        var port = FreePort();
+        var port = FreePorts.Next();
         var result = await VTunnelProgram.RunAsync("client", "--server", $"ws://127.0.0.1:{port}/", "--forward", "9000=localhost:3000", "--no-reconnect");
         Assert.Equal(ExitCodes.CannotConnect, result.ExitCode);
         Assert.Contains($" fatal No connection to ws://127.0.0.1:{port}/, and reconnecting is off: ", result.Errors[^1], StringComparison.Ordinal);
@@ -78,13 +74,13 @@ public sealed class ClientCommandTests
     [Fact]
     public async Task With_reconnecting_a_server_that_is_not_there_is_waited_for()
     {
-        var (serverPort, port) = (FreePort(), FreePort());
+        var (serverPort, port) = (FreePorts.Next(), FreePorts.Next());
         await using var client = VTunnelProgram.Start(
             "client", "--server", $"ws://127.0.0.1:{serverPort}/", "--forward", $"{port}=127.0.0.1:{serverPort}", "--reconnect-min", "10ms", "--reconnect-max", "100ms");
-        await client.LineAsync("trying again");
+        await client.Output.WaitForAsync("trying again");
 
         await using var server = VTunnelProgram.Start("server", "--host", "127.0.0.1", "--port", $"{serverPort}");
-        await client.LineAsync($"Forwarding {port}");
+        await client.Output.WaitForAsync($"Forwarding {port}");
         Assert.Equal("ok", await PageAsync(port));
     }
 
@@ -92,22 +88,22 @@ public sealed class ClientCommandTests
     public async Task A_signal_ends_it_while_it_waits_for_a_server()
     {
         await using var client = VTunnelProgram.Start(
-            "client", "--server", $"ws://127.0.0.1:{FreePort()}/", "--forward", "9000=localhost:3000", "--reconnect-min", "1h", "--reconnect-max", "1h");
-        await client.LineAsync("trying again");
-        await client.SignalAsync("INT");
-        Assert.Equal(ExitCodes.Success, await client.ExitAsync());
+            "client", "--server", $"ws://127.0.0.1:{FreePorts.Next()}/", "--forward", "9000=localhost:3000", "--reconnect-min", "1h", "--reconnect-max", "1h");
+        await client.Output.WaitForAsync("trying again");
+        client.Signal(ProgramSignal.Interrupt);
+        Assert.Equal(ExitCodes.Success, await client.WaitForExitAsync());
     }
 
     [Fact]
     public async Task Without_reconnecting_the_loss_of_the_server_ends_it()
     {
-        var port = FreePort();
+        var port = FreePorts.Next();
         await using var server = VTunnelProgram.Start("server", "--host", "127.0.0.1", "--port", "0");
         var address = await server.ListeningAsync();
         await using var client = VTunnelProgram.Start("client", "--server", $"ws://{address}/", "--forward", $"{port}={address}", "--no-reconnect");
-        await client.LineAsync($"Forwarding {port}");
-        await server.SignalAsync("TERM");
-        Assert.Equal(ExitCodes.CannotConnect, await client.ExitAsync());
+        await client.Output.WaitForAsync($"Forwarding {port}");
+        server.Signal(ProgramSignal.Terminate);
+        Assert.Equal(ExitCodes.CannotConnect, await client.WaitForExitAsync());
     }
 
     [Fact]
@@ -129,11 +125,11 @@ public sealed class ClientCommandTests
         using var holder = new TcpListener(IPAddress.Loopback, 0);
         holder.Start();
         var taken = ((IPEndPoint)holder.LocalEndpoint).Port;
-        var port = FreePort();
+        var port = FreePorts.Next();
         await using var server = VTunnelProgram.Start("server", "--host", "127.0.0.1", "--port", "0");
         var address = await server.ListeningAsync();
         await using var client = VTunnelProgram.Start("client", "--server", $"ws://{address}/", "--forward", $"{taken}={address}", "--forward", $"{port}={address}");
-        await client.LineAsync($"refused to listen on port {taken}");
+        await client.Output.WaitForAsync($"refused to listen on port {taken}");
         Assert.Equal("ok", await PageAsync(port));
         Assert.False(client.HasExited);
     }
@@ -172,24 +168,21 @@ public sealed class ClientCommandTests
     [Fact]
     public async Task A_server_of_a_private_authority_is_trusted_by_its_file_or_not_checked_at_all()
     {
-        using var folder = new TemporaryFolder();
-        var (certificate, key) = TestCertificate.Create();
-        folder.Write("cert.pem", certificate);
-        folder.Write("key.pem", key);
+        using var certificates = new TestCertificates();
         await using var server = VTunnelProgram.Start(
-            ["server", "--host", "127.0.0.1", "--port", "0", "--tls-cert", "cert.pem", "--tls-key", "key.pem"], folder: folder.Path);
+            "server", "--host", "127.0.0.1", "--port", "0", "--tls-cert", certificates.CertificateFile, "--tls-key", certificates.KeyFile);
         var address = await server.ListeningAsync();
         string[] common = ["client", "--server", $"wss://{address}/", "--no-reconnect"];
 
-        var distrusted = await VTunnelProgram.RunAsync([.. common, "--forward", "9000=localhost:3000"], folder: folder.Path);
+        var distrusted = await VTunnelProgram.RunAsync([.. common, "--forward", "9000=localhost:3000"]);
         Assert.Equal(ExitCodes.CannotConnect, distrusted.ExitCode);
 
-        foreach (var trust in new string[][] { ["--ca", "cert.pem"], ["--insecure"] })
+        foreach (var trust in new string[][] { ["--ca", certificates.AuthorityFile], ["--insecure"] })
         {
-            var port = FreePort();
-            await using var client = VTunnelProgram.Start([.. common, .. trust, "--forward", $"{port}=localhost:3000"], folder: folder.Path);
-            await client.LineAsync($"Forwarding {port}");
-            Assert.Equal(trust[0] == "--insecure", client.Seen.Any(line => line.Contains("certificate is not checked (--insecure)", StringComparison.Ordinal)));
+            var port = FreePorts.Next();
+            await using var client = VTunnelProgram.Start([.. common, .. trust, "--forward", $"{port}=localhost:3000"]);
+            await client.Output.WaitForAsync($"Forwarding {port}");
+            Assert.Equal(trust[0] == "--insecure", client.Output.Lines.Any(line => line.Contains("certificate is not checked (--insecure)", StringComparison.Ordinal)));
         }
     }
 }

@@ -1,4 +1,5 @@
 using VTunnel.Cli;
+using VTunnel.Testing.Programs;
 
 namespace VTunnel.EndToEnd.Tests.CommandLine;
 
@@ -17,13 +18,13 @@ public sealed class DemoCommandTests
     public async Task It_stays_up_until_it_is_told_to_end()
     {
         await using var demo = VTunnelProgram.Start("demo");
-        var url = (await demo.LineAsync("open in a browser")).Split(' ')[^1];
-        await demo.LineAsync("Ctrl-C ends.");
+        var url = (await demo.Output.WaitForAsync("open in a browser")).Split(' ')[^1];
+        await demo.Output.WaitForAsync("Ctrl-C ends.");
 
         using var http = new HttpClient();
         Assert.Contains("It came through the tunnel", await http.GetStringAsync(new Uri(url)), StringComparison.Ordinal);
 
-        await demo.SignalAsync("INT");
-        Assert.Equal(ExitCodes.Success, await demo.ExitAsync());
+        demo.Signal(ProgramSignal.Interrupt);
+        Assert.Equal(ExitCodes.Success, await demo.WaitForExitAsync());
     }
 }

@@ -1,6 +1,7 @@
 using System.Reflection;
 using CliWrap;
 using CliWrap.Buffered;
+using VTunnel.Testing;
 
 namespace VTunnel.EndToEnd.Tests.CommandLine;
 
@@ -27,14 +28,14 @@ public sealed class PackageTests
     [Fact]
     public async Task The_tool_package_installs_from_a_folder_and_runs()
     {
-        using var folder = new TemporaryFolder();
+        using var folder = new TempDirectory();
         var project = Path.Combine(DocumentationTests.FindRoot(), "src", "VTunnel.Cli");
-        await DotnetAsync(project, "pack", "--no-build", "-c", Configuration, "-o", folder.At("packages"));
+        await DotnetAsync(project, "pack", "--no-build", "-c", Configuration, "-o", folder.File("packages"));
         folder.Write("nuget.config", """<configuration><packageSources><clear /><add key="here" value="packages" /></packageSources></configuration>""");
-        await DotnetAsync(folder.Path, "tool", "install", "vtunnel", "--tool-path", "tools", "--configfile", folder.At("nuget.config"));
+        await DotnetAsync(folder.Path, "tool", "install", "vtunnel", "--tool-path", "tools", "--configfile", folder.File("nuget.config"));
 
         using var deadline = new CancellationTokenSource(VTunnelProgram.Deadline);
-        var result = await CliWrap.Cli.Wrap(folder.At(Path.Combine("tools", "vtunnel"))).WithArguments(["demo", "--once"])
+        var result = await CliWrap.Cli.Wrap(folder.File("tools", "vtunnel")).WithArguments(["demo", "--once"])
             .WithValidation(CommandResultValidation.None).ExecuteBufferedAsync(deadline.Token);
 
         Assert.True(result.ExitCode == 0, result.StandardOutput + result.StandardError);

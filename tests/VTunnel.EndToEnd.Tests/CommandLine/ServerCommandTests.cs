@@ -4,6 +4,8 @@ using System.Security.Cryptography.X509Certificates;
 using System.Text;
 using System.Text.Json;
 using VTunnel.Cli;
+using VTunnel.Testing.Network;
+using VTunnel.Testing.Programs;
 
 namespace VTunnel.EndToEnd.Tests.CommandLine;
 
@@ -31,32 +33,28 @@ public sealed class ServerCommandTests
     [Fact]
     public async Task Health_answers_ok_over_TLS_with_the_given_certificate()
     {
-        using var folder = new TemporaryFolder();
-        var (certificate, key) = TestCertificate.Create();
-        folder.Write("cert.pem", certificate);
-        folder.Write("key.pem", key);
+        using var certificates = new TestCertificates();
         await using var server = VTunnelProgram.Start(
-            ["server", "--host", "127.0.0.1", "--port", "0", "--tls-cert", "cert.pem", "--tls-key", "key.pem"], folder: folder.Path);
-        await server.LineAsync("Listening on wss://127.0.0.1:");
-        var address = server.Seen[^1].Split("wss://")[1];
+            "server", "--host", "127.0.0.1", "--port", "0", "--tls-cert", certificates.CertificateFile, "--tls-key", certificates.KeyFile);
+        var address = (await server.Output.WaitForAsync("Listening on wss://127.0.0.1:")).Split("wss://")[1];
 
-        using var authority = X509Certificate2.CreateFromPem(certificate);
+        using var expected = X509CertificateLoader.LoadCertificateFromFile(certificates.CertificateFile);
         using var handler = new HttpClientHandler();
-        handler.ServerCertificateCustomValidationCallback = (_, presented, _, _) => presented?.Thumbprint == authority.Thumbprint;
+        handler.ServerCertificateCustomValidationCallback = (_, presented, _, _) => presented?.Thumbprint == expected.Thumbprint;
         using var http = new HttpClient(handler);
         Assert.Equal("ok", await http.GetStringAsync(new Uri($"https://{address}/health")));
     }
 
     [Theory]
-    [InlineData("TERM")]
-    [InlineData("INT")]
-    public async Task A_signal_ends_it_in_good_order(string signal)
+    [InlineData(ProgramSignal.Terminate)]
+    [InlineData(ProgramSignal.Interrupt)]
+    public async Task A_signal_ends_it_in_good_order(ProgramSignal signal)
     {
         await using var server = VTunnelProgram.Start("server", "--host", "127.0.0.1", "--port", "0");
         await server.ListeningAsync();
-        await server.SignalAsync(signal);
-        Assert.Equal(ExitCodes.Success, await server.ExitAsync());
-        Assert.Contains("Server stopped", server.Seen[^1], StringComparison.Ordinal);
+        server.Signal(signal);
+        Assert.Equal(ExitCodes.Success, await server.WaitForExitAsync());
+        Assert.Contains("Server stopped", server.Output.Lines[^1], StringComparison.Ordinal);
     }
 
     [Fact]
@@ -64,8 +62,9 @@ public sealed class ServerCommandTests
     {
         await using var server = VTunnelProgram.Start("server", "--host", "127.0.0.1", "--port", "0");
         await server.ListeningAsync();
-        await Task.WhenAll(server.SignalAsync("TERM"), server.SignalAsync("TERM"));
-        Assert.Equal(ExitCodes.Success, await server.ExitAsync());
+        server.Signal(ProgramSignal.Terminate);
+        server.Signal(ProgramSignal.Terminate);
+        Assert.Equal(ExitCodes.Success, await server.WaitForExitAsync());
     }
 
     [Fact]
@@ -80,9 +79,10 @@ public sealed class ServerCommandTests
         await visitor.GetStream().WriteAsync(Encoding.ASCII.GetBytes("GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"));
         await visitor.GetStream().ReadExactlyAsync(new byte[1]);
 
-        while (!server.HasExited)
-            await server.SignalAsync("INT");
-        Assert.Equal(ExitCodes.Interrupted, await server.ExitAsync());
+        using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(50));
+        while (!server.HasExited && await timer.WaitForNextTickAsync())
+            server.TrySignal(ProgramSignal.Interrupt);
+        Assert.Equal(ExitCodes.Interrupted, await server.WaitForExitAsync());
     }
 
     [Fact]
@@ -115,10 +115,10 @@ public sealed class ServerCommandTests
         await using var server = VTunnelProgram.Start(
             ["server", "--host", host, "--port", "0"], new Dictionary<string, string?> { ["VTUNNEL_TOKEN"] = token });
         await server.ListeningAsync();
-        await server.SignalAsync("TERM");
-        await server.ExitAsync();
-        Assert.Equal(warned ? 1 : 0, server.Seen.Count(line => line.Contains(" warn  " + OpenToAnyone, StringComparison.Ordinal)));
-        Assert.DoesNotContain(server.Seen, line => line.Contains("secret-token", StringComparison.Ordinal));
+        server.Signal(ProgramSignal.Terminate);
+        await server.WaitForExitAsync();
+        Assert.Equal(warned ? 1 : 0, server.Output.Lines.Count(line => line.Contains(" warn  " + OpenToAnyone, StringComparison.Ordinal)));
+        Assert.DoesNotContain(server.Output.Lines, line => line.Contains("secret-token", StringComparison.Ordinal));
     }
 
     [Fact]
@@ -126,10 +126,10 @@ public sealed class ServerCommandTests
     {
         await using var server = VTunnelProgram.Start("server", "--host", "0.0.0.0", "--port", "0", "--log-format", "json");
         await server.ListeningAsync();
-        await server.SignalAsync("TERM");
-        await server.ExitAsync();
+        server.Signal(ProgramSignal.Terminate);
+        await server.WaitForExitAsync();
 
-        var entries = server.Seen.Select(line => JsonDocument.Parse(line).RootElement).ToList();
+        var entries = server.Output.Lines.Select(line => JsonDocument.Parse(line).RootElement).ToList();
         Assert.All(entries, entry => Assert.Matches(@"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", entry.GetProperty("Timestamp").GetString()!));
         Assert.Contains(entries, entry => entry.GetProperty("Message").GetString()!.StartsWith("Listening on ws://0.0.0.0:", StringComparison.Ordinal));
         Assert.Contains(entries, entry => entry.GetProperty("LogLevel").GetString() == "Warning");
@@ -140,19 +140,19 @@ public sealed class ServerCommandTests
     {
         await using var server = VTunnelProgram.Start("server", "--host", "0.0.0.0", "--port", "0");
         await server.ListeningAsync();
-        await server.SignalAsync("TERM");
-        await server.ExitAsync();
-        Assert.All(server.Seen, line => Assert.Matches(@"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (info |warn ) \S", line));
+        server.Signal(ProgramSignal.Terminate);
+        await server.WaitForExitAsync();
+        Assert.All(server.Output.Lines, line => Assert.Matches(@"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (info |warn ) \S", line));
     }
 
     [Fact]
     public async Task The_log_level_silences_what_is_below()
     {
         await using var server = VTunnelProgram.Start("server", "--host", "0.0.0.0", "--port", "0", "--log-level", "warning");
-        await server.LineAsync(OpenToAnyone);
-        await server.SignalAsync("TERM");
-        Assert.Equal(ExitCodes.Success, await server.ExitAsync());
-        Assert.Single(server.Seen);
+        await server.Output.WaitForAsync(OpenToAnyone);
+        server.Signal(ProgramSignal.Terminate);
+        Assert.Equal(ExitCodes.Success, await server.WaitForExitAsync());
+        Assert.Single(server.Output.Lines);
     }
 
     [Theory]

@@ -1,4 +1,6 @@
 using VTunnel.Cli;
+using VTunnel.Testing;
+using VTunnel.Testing.Programs;
 
 namespace VTunnel.EndToEnd.Tests.CommandLine;
 
@@ -16,7 +18,7 @@ public sealed class SourceTests
     [InlineData("server.yaml", "# comments are welcome\nhost: 127.0.0.4\n")]
     public async Task The_command_line_wins_over_the_environment_and_that_over_the_file(string name, string text)
     {
-        using var folder = new TemporaryFolder();
+        using var folder = new TempDirectory();
         folder.Write(name, text);
         var variables = new Dictionary<string, string?> { ["VTUNNEL_HOST"] = "127.0.0.3" };
 
@@ -36,7 +38,7 @@ public sealed class SourceTests
     [Fact]
     public async Task Lists_come_from_variables_and_files_too_and_are_not_mixed()
     {
-        using var folder = new TemporaryFolder();
+        using var folder = new TempDirectory();
         folder.Write("client.yaml", "server: ws://host/\nforward:\n  - 9000\n  - 9001\nserver-header: ['a b: c']\n");
 
         var file = await VTunnelProgram.RunAsync(["client", "--config", "client.yaml"], folder: folder.Path);
@@ -57,7 +59,7 @@ public sealed class SourceTests
     [Fact]
     public async Task The_token_comes_from_the_higher_of_its_two_options()
     {
-        using var folder = new TemporaryFolder();
+        using var folder = new TempDirectory();
         folder.Write("bad.token", "two words\n");
         string[] client = ["client", "--server", "ws://host/", "--forward", "9000"];
         const string forward = "vtunnel: --forward '9000': a forward is PORT=HOST:PORT, such as 9000=localhost:3000";
@@ -72,7 +74,7 @@ public sealed class SourceTests
     [Fact]
     public async Task Settings_of_ASP_NET_lying_around_change_nothing()
     {
-        using var folder = new TemporaryFolder();
+        using var folder = new TempDirectory();
         folder.Write("appsettings.json", """{ "Kestrel": { "Endpoints": { "Other": { "Url": "http://127.0.0.9:0" } } }, "Logging": { "LogLevel": { "Default": "Trace" } }, "AllowedHosts": "none.example" }""");
         var variables = new Dictionary<string, string?>
         {
@@ -85,11 +87,11 @@ public sealed class SourceTests
         await using var server = VTunnelProgram.Start(["server", "--host", "127.0.0.1", "--port", "0"], variables, folder.Path);
 
         var address = await server.ListeningAsync();
-        await server.SignalAsync("TERM");
+        server.Signal(ProgramSignal.Terminate);
 
-        Assert.Equal(ExitCodes.Success, await server.ExitAsync());
+        Assert.Equal(ExitCodes.Success, await server.WaitForExitAsync());
         Assert.StartsWith("127.0.0.1:", address, StringComparison.Ordinal);
-        Assert.Single(server.Seen, line => line.Contains("Listening on", StringComparison.Ordinal));
-        Assert.DoesNotContain(server.Seen, line => line.Contains(" debug ", StringComparison.Ordinal) || line.Contains(" trace ", StringComparison.Ordinal));
+        Assert.Single(server.Output.Lines, line => line.Contains("Listening on", StringComparison.Ordinal));
+        Assert.DoesNotContain(server.Output.Lines, line => line.Contains(" debug ", StringComparison.Ordinal) || line.Contains(" trace ", StringComparison.Ordinal));
     }
 }

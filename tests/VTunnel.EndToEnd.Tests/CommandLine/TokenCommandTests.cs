@@ -2,6 +2,7 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using VTunnel.Cli;
+using VTunnel.Testing;
 
 namespace VTunnel.EndToEnd.Tests.CommandLine;
 
@@ -12,7 +13,7 @@ public sealed class TokenCommandTests
     [Fact]
     public async Task With_a_file_the_token_is_printed_alone_and_its_hash_is_added()
     {
-        using var folder = new TemporaryFolder();
+        using var folder = new TempDirectory();
         string[] names = ["alice", "bob"];
         var tokens = new List<string>();
         foreach (var name in names)
@@ -24,7 +25,7 @@ public sealed class TokenCommandTests
         }
 
         Assert.All(tokens, token => Assert.Matches(TokenPattern, token));
-        using var file = JsonDocument.Parse(File.ReadAllText(folder.At("tokens.json")));
+        using var file = JsonDocument.Parse(File.ReadAllText(folder.File("tokens.json")));
         var entries = file.RootElement.GetProperty("tokens").EnumerateArray().ToList();
         Assert.Equal(names, entries.Select(entry => entry.GetProperty("name").GetString()!));
         Assert.Equal(
@@ -32,7 +33,7 @@ public sealed class TokenCommandTests
             entries.Select(entry => entry.GetProperty("sha256").GetString()!));
         Assert.All(entries, entry => Assert.Equal("[\"9000\",\"9100-9199\"]", JsonSerializer.Serialize(entry.GetProperty("ports"))));
         if (!OperatingSystem.IsWindows())
-            Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(folder.At("tokens.json")));
+            Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(folder.File("tokens.json")));
     }
 
     [Fact]
@@ -50,16 +51,16 @@ public sealed class TokenCommandTests
     [Fact]
     public async Task A_name_is_given_once()
     {
-        using var folder = new TemporaryFolder();
+        using var folder = new TempDirectory();
         var variables = new Dictionary<string, string?> { ["VTUNNEL_TOKENS"] = "tokens.json" };
         await VTunnelProgram.RunAsync(["token", "create", "--name", "alice"], variables, folder.Path);
-        var before = File.ReadAllText(folder.At("tokens.json"));
+        var before = File.ReadAllText(folder.File("tokens.json"));
 
         var result = await VTunnelProgram.RunAsync(["token", "create", "--name", "alice"], variables, folder.Path);
 
         Assert.Equal(["vtunnel: VTUNNEL_TOKENS 'tokens.json': there is a token named 'alice' already; choose another name or remove that entry"], result.Errors);
         Assert.Equal(ExitCodes.Usage, result.ExitCode);
         Assert.Empty(result.Output);
-        Assert.Equal(before, File.ReadAllText(folder.At("tokens.json")));
+        Assert.Equal(before, File.ReadAllText(folder.File("tokens.json")));
     }
 }
