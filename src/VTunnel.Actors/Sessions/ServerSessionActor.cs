@@ -15,6 +15,7 @@ internal sealed class ServerSessionActor : SessionActor
 {
     private const int MaxLoggedRefusals = 20;
     private const int ProbePolls = 20;
+    private const int MaxLocalAddrLength = 300;
 
     private readonly TunnelServerOptions _options;
     private readonly AccessToken? _token;
@@ -115,8 +116,10 @@ internal sealed class ServerSessionActor : SessionActor
             OnListen(listen);
     }
 
-    private void OnListen(Listen listen)
+    private void OnListen(Listen asked)
     {
+        // What a client calls its target goes into logs and tables: no line breaks, no megabytes.
+        var listen = asked with { LocalAddr = Printable(asked.LocalAddr) };
         if (_ports.TryGetValue(listen.Port, out var port))
         {
             port.LocalAddr = listen.LocalAddr;
@@ -135,6 +138,14 @@ internal sealed class ServerSessionActor : SessionActor
             Refuse(listen.Port, $"the session is at its limit of {_options.MaxListenersPerSession} listened ports");
         else
             Claim(listen);
+    }
+
+    private static string? Printable(string? text)
+    {
+        if (text is null)
+            return null;
+        var cut = text.Length <= MaxLocalAddrLength ? text : text[..MaxLocalAddrLength];
+        return string.Concat(cut.Select(letter => char.IsControl(letter) ? '?' : letter));
     }
 
     private void Claim(Listen listen)

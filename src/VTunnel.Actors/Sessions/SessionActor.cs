@@ -34,6 +34,8 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     private int _silentTicks;
     private bool _draining;
     private Exception? _endReason;
+    private Exception? _graphCause;
+    private int _endedParts;
     private bool _ended;
 
     protected SessionActor(SessionContext session)
@@ -102,8 +104,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
                 Context.Child(StreamName(cancelled.StreamId)).Tell(StreamProtocol.Cancel.Instance);
                 break;
             case PumpEvents.SessionOver:
-                _draining = true;
-                OnDraining();
+                TakeNothingNew();
                 break;
             case LinkEvents.CarrierUp up:
                 OnCarrierUp(up);
@@ -115,7 +116,10 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
                 Session.Wire.Attach(attach.Carrier, attach.Hello);
                 break;
             case PumpEvents.PumpEnded ended:
-                OnPumpEnded(ended.Cause);
+                OnGraphEnded(ended.Cause);
+                break;
+            case PumpEvents.WireEnded ended:
+                OnGraphEnded(ended.Cause);
                 break;
             case StreamProtocol.StreamGone:
                 StreamCount--;
@@ -126,10 +130,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
                 OnKeepAliveTick();
                 break;
             case SessionProtocol.Drain drain:
-                if (_draining)
-                    break;
-                _draining = true;
-                OnDraining();
+                TakeNothingNew();
                 if (StreamCount == 0)
                     EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
                 else
@@ -180,6 +181,14 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     /// <summary>A v2 session has no connection for now.</summary>
     protected virtual void OnCarrierLost(LinkEvents.CarrierLost lost) => Logger.SessionWaits(Session.Name, lost.Reason);
 
+    private void TakeNothingNew()
+    {
+        if (_draining)
+            return;
+        _draining = true;
+        OnDraining();
+    }
+
     private void OnKeepAliveTick()
     {
         var frames = Pump.ReceivedFrames;
@@ -196,9 +205,15 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
         EndSession(new SessionProtocolException(SessionError.KeepAliveTimeout, $"nothing was heard for {_idleTimeout}"), peerIsGone: true);
     }
 
-    private void OnPumpEnded(Exception? cause)
+    /// <summary>The graph's two ends stop one after the other: the wire says goodbye, the pump delivers what has arrived.</summary>
+    private void OnGraphEnded(Exception? cause)
     {
-        var reason = _endReason ?? cause;
+        _graphCause ??= cause;
+        TakeNothingNew();
+        if (++_endedParts < 2)
+            return;
+
+        var reason = _endReason ?? _graphCause;
         _ended = true;
         var text = reason switch
         {

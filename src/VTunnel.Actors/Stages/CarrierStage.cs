@@ -1,4 +1,5 @@
 using System.Net.WebSockets;
+using Akka.Actor;
 using Akka.Streams;
 using Akka.Streams.Stage;
 using VTunnel.Carriers;
@@ -23,9 +24,14 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
     private readonly Outlet<ByteSlice> _out = new("Carrier.out");
     private readonly ICarrier _carrier;
     private readonly int _maxMessageBytes;
+    private readonly IActorRef _session;
 
-    public CarrierStage(ICarrier carrier, int maxMessageBytes)
+    /// <param name="carrier">The connection.</param>
+    /// <param name="maxMessageBytes">What the peer may send at once.</param>
+    /// <param name="session">Told <see cref="PumpEvents.WireEnded"/>.</param>
+    public CarrierStage(ICarrier carrier, int maxMessageBytes, IActorRef session)
     {
+        _session = session;
         _carrier = carrier;
         _maxMessageBytes = maxMessageBytes;
         Shape = new FlowShape<ByteSlice, ByteSlice>(_in, _out);
@@ -61,6 +67,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
         private int _length;
         private ByteSlice _outgoing;
         private Exception? _closeCause;
+        private Exception? _endCause;
         private bool _closing;
         private bool _farewellStarted;
 
@@ -262,6 +269,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
 
         private void Stop()
         {
+            _endCause = _closeCause;
             if (_closeCause is null)
                 CompleteStage();
             else
@@ -273,7 +281,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             if (_closing)
                 Stop();
             else
-                FailStage(new SessionProtocolException(SessionError.ConnectionLost, $"the connection was lost: {e.Message}", e));
+                FailStage(_endCause = new SessionProtocolException(SessionError.ConnectionLost, $"the connection was lost: {e.Message}", e));
         }
 
         public override void PostStop()
@@ -285,6 +293,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
                 _message?.Release();
             if (!_send.IsPending)
                 _outgoing.Release();
+            _stage._session.Tell(new PumpEvents.WireEnded(_endCause), ActorRefs.NoSender);
         }
 
         /// <summary>A close reason is at most 123 bytes of UTF-8 by RFC 6455.</summary>

@@ -55,8 +55,11 @@ public static class PumpEvents
     /// <summary>To the session: nothing more comes or goes; streams that have been received whole are still being delivered.</summary>
     public sealed record SessionOver;
 
-    /// <summary>To the session, last of all: the graph has ended. Null means in order.</summary>
+    /// <summary>To the session: the pump has ended. Null means in order.</summary>
     public sealed record PumpEnded(Exception? Cause);
+
+    /// <summary>To the session: what carried the pump's frames has said its goodbyes and ended. Null means in order.</summary>
+    public sealed record WireEnded(Exception? Cause);
 
     /// <summary>To the owner: the stream has this id now.</summary>
     public sealed record StreamOpened(uint StreamId);

@@ -106,7 +106,9 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
         private volatile ICarrier? _carrier;
         private TimeSpan? _armed;
         private Exception? _endCause;
+        private ByteSlice? _unwritten;
         private bool _isEnding;
+        private bool _finishWhenWritten;
         private bool _isStopped;
         private bool _isWorking;
         private bool _workAgain;
@@ -146,7 +148,7 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
 
         public void OnPush()
         {
-            _link.Write(Grab(_stage._in));
+            _unwritten = Grab(_stage._in);
             Work();
         }
 
@@ -219,8 +221,8 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
                 Send();
                 Receive();
                 HandleEvents();
-                if (!_isStopped && !_isEnding && _link.WritableBytes > 0 && !HasBeenPulled(_stage._in) && !IsClosed(_stage._in))
-                    Pull(_stage._in);
+                if (!_isStopped)
+                    Write();
             }
             while (_workAgain && !_isStopped);
             _isWorking = false;
@@ -237,6 +239,7 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             }
 
             var attached = new Attached(request.Carrier, _wake.Signal);
+            var former = _current;
             if (request.Hello is null)
             {
                 attached.Number = _link.AttachCarrier(Now);
@@ -251,10 +254,15 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
                 return;
             }
 
-            // The link has given the former carrier up; its loss is the next event.
-            HandleEvents();
             _current = attached;
             _carrier = attached.Carrier;
+            if (former is not null)
+            {
+                Leave(former);
+                Drop(former.Carrier);
+            }
+
+            HandleEvents();
         }
 
         private void HandleEvents()
@@ -328,7 +336,10 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             }
             else
             {
-                _link.Finish();
+                if (_unwritten is null)
+                    _link.Finish();
+                else
+                    _finishWhenWritten = true;
                 ScheduleOnce(FarewellTimer, FarewellTimeout);
             }
 
@@ -354,6 +365,24 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
                 CompleteStage();
             else
                 FailStage(_endCause);
+        }
+
+        /// <summary>Writes what was pushed and asks for more. A lost carrier can fill the replay buffer between the two.</summary>
+        private void Write()
+        {
+            if (_unwritten is { } slice)
+            {
+                if (_link.WritableBytes == 0 && !_link.IsEnded)
+                    return;
+                _unwritten = null;
+                _link.Write(slice);
+                _workAgain = true;
+                if (_finishWhenWritten)
+                    _link.Finish();
+            }
+
+            if (!_isEnding && _link.WritableBytes > 0 && !HasBeenPulled(_stage._in) && !IsClosed(_stage._in))
+                Pull(_stage._in);
         }
 
         private void Deliver()
@@ -666,8 +695,11 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             }
 
             _carrier = null;
+            _unwritten?.Release();
+            _unwritten = null;
             _link.Abandon();
             DropAttachRequests();
+            _stage._session.Tell(new PumpEvents.WireEnded(_endCause), ActorRefs.NoSender);
         }
     }
 }

@@ -36,7 +36,7 @@ internal static class SessionGraph
         var codec = BidiFlow.FromFlows(
             Flow.FromGraph(new V1EncoderStage()),
             Flow.FromGraph(new V1DecoderStage(logger, sessionName)));
-        var wire = Flow.FromGraph(new CarrierStage(carrier, maxMessageBytes));
+        var wire = Flow.FromGraph(new CarrierStage(carrier, maxMessageBytes, session));
         return Flow.FromGraph(new SessionPumpStage<V1Message>(protocol, session, LingerTimeout, TimeProvider.System))
             .JoinMaterialized(codec.Join(wire), Keep.Left)
             .Run(materializer);
