@@ -78,6 +78,8 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
             return new TunnelConnectException(ConnectError.TimedOut, $"no answer within {_options.ConnectTimeout}", e);
         if (status == HttpStatusCode.Unauthorized)
             return new TunnelConnectException(ConnectError.Unauthorized, "the server does not accept the token (401)", e);
+        if (status == HttpStatusCode.Forbidden)
+            return new TunnelConnectException(ConnectError.Forbidden, "the server does not admit this client (403)", e);
         if (status != 0)
             return new TunnelConnectException(ConnectError.Refused, $"the server answered {(int)status} instead of upgrading to a WebSocket", e);
 
