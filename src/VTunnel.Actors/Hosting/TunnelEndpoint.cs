@@ -3,6 +3,7 @@ using Akka.Actor;
 using Akka.Hosting;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.Features;
+using Microsoft.AspNetCore.Server.Kestrel.Core.Features;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using VTunnel.Access;
@@ -80,6 +81,7 @@ internal sealed class TunnelEndpoint
         try
         {
             var server = await _server.GetAsync(context.RequestAborted).ConfigureAwait(false);
+            DisableRateLimits(context);
             var socket = await context.WebSockets.AcceptWebSocketAsync().ConfigureAwait(false);
             var carrier = new WebSocketCarrier(socket, RemoteName(context), context.Items[TransportKey] as ProbedStream);
             server.Tell(new TunnelServerProtocol.StartSession(carrier, context.Items[TokenKey] as AccessToken));
@@ -107,6 +109,18 @@ internal sealed class TunnelEndpoint
         context.Response.StatusCode = status;
         context.Response.ContentType = "text/plain; charset=utf-8";
         return context.Response.WriteAsync(reason + "\n", context.RequestAborted);
+    }
+
+    /// <summary>
+    /// Kestrel drops clients that take or send too little. A session that waits for a slow reader is no such client; whether
+    /// its peer lives is for the keepalive to find out.
+    /// </summary>
+    private static void DisableRateLimits(HttpContext context)
+    {
+        if (context.Features.Get<IHttpMinRequestBodyDataRateFeature>() is { } receiving)
+            receiving.MinDataRate = null;
+        if (context.Features.Get<IHttpMinResponseDataRateFeature>() is { } sending)
+            sending.MinDataRate = null;
     }
 
     private static string RemoteName(HttpContext context) => $"{context.Connection.RemoteIpAddress}:{context.Connection.RemotePort}";
