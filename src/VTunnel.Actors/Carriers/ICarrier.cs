@@ -11,6 +11,9 @@ public interface ICarrier : IAsyncDisposable
     /// <summary>The far end as logs name it, e.g. <c>203.0.113.7:51234</c>.</summary>
     string RemoteName { get; }
 
+    /// <summary>Whether both ends agreed on protocol v2.</summary>
+    bool SpeaksV2 { get; }
+
     /// <summary>Grows whenever anything at all arrives from the far end, control frames included.</summary>
     long ReceivedCount { get; }
 

@@ -25,8 +25,8 @@ public sealed class WebSocketCarrier : ICarrier
     /// <inheritdoc />
     public string RemoteName { get; }
 
-    /// <summary>The negotiated subprotocol, or null.</summary>
-    public string? SubProtocol => _socket.SubProtocol;
+    /// <inheritdoc />
+    public bool SpeaksV2 => _socket.SubProtocol == TunnelSubProtocol.V2;
 
     /// <inheritdoc />
     public long ReceivedCount => _transport?.ReadCount ?? Interlocked.Read(ref _messages);

@@ -27,7 +27,7 @@ internal sealed class TunnelEndpoint
     private readonly IRequiredActor<TunnelServerActor> _server;
     private readonly TokenVerifier _tokens;
     private readonly ILogger _logger;
-    private int _sessions;
+    private int _v1Sessions;
 
     public TunnelEndpoint(IOptions<TunnelServerOptions> options, IRequiredActor<TunnelServerActor> server, ILoggerFactory loggerFactory)
     {
@@ -70,9 +70,18 @@ internal sealed class TunnelEndpoint
             return;
         }
 
-        if (Interlocked.Increment(ref _sessions) > _options.MaxSessions)
+        var speaksV2 = _options.Protocol != ProtocolPreference.V1 && context.WebSockets.WebSocketRequestedProtocols.Contains(TunnelSubProtocol.V2);
+        if (!speaksV2 && _options.Protocol == ProtocolPreference.V2)
         {
-            Interlocked.Decrement(ref _sessions);
+            await RefuseAsync(context, StatusCodes.Status400BadRequest, $"this server speaks protocol v2 only: offer the subprotocol {TunnelSubProtocol.V2}")
+                .ConfigureAwait(false);
+            return;
+        }
+
+        // A v2 connection may be another one of a session that exists, so its limit is the session's to apply.
+        if (!speaksV2 && Interlocked.Increment(ref _v1Sessions) > _options.MaxSessions)
+        {
+            Interlocked.Decrement(ref _v1Sessions);
             await RefuseAsync(context, StatusCodes.Status503ServiceUnavailable, $"the server is at its limit of {_options.MaxSessions} sessions")
                 .ConfigureAwait(false);
             return;
@@ -82,14 +91,21 @@ internal sealed class TunnelEndpoint
         {
             var server = await _server.GetAsync(context.RequestAborted).ConfigureAwait(false);
             DisableRateLimits(context);
-            var socket = await context.WebSockets.AcceptWebSocketAsync().ConfigureAwait(false);
+            var socket = await context.WebSockets
+                .AcceptWebSocketAsync(new WebSocketAcceptContext { SubProtocol = speaksV2 ? TunnelSubProtocol.V2 : null })
+                .ConfigureAwait(false);
             var carrier = new WebSocketCarrier(socket, RemoteName(context), context.Items[TransportKey] as ProbedStream);
-            server.Tell(new TunnelServerProtocol.StartSession(carrier, context.Items[TokenKey] as AccessToken));
+            var hello = speaksV2
+                ? await CarrierHandshake.ReadHelloAsync(carrier, _options.HandshakeTimeout, TimeProvider.System).ConfigureAwait(false)
+                : null;
+            if (!speaksV2 || hello is not null)
+                server.Tell(new TunnelServerProtocol.StartSession(carrier, context.Items[TokenKey] as AccessToken, hello));
             await carrier.Disposed.ConfigureAwait(false);
         }
         finally
         {
-            Interlocked.Decrement(ref _sessions);
+            if (!speaksV2)
+                Interlocked.Decrement(ref _v1Sessions);
         }
     }
 

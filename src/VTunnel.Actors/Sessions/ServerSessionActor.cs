@@ -1,11 +1,10 @@
 using System.Net.Sockets;
 using Akka.Actor;
-using Akka.Streams;
+using VTunnel.Carriers;
 using VTunnel.Diagnostics;
 using VTunnel.Listeners;
 using VTunnel.Options;
 using VTunnel.Protocol.Control;
-using VTunnel.Protocol.V1;
 using VTunnel.Stages;
 using VTunnel.Streams;
 
@@ -23,11 +22,12 @@ internal sealed class ServerSessionActor : SessionActor
     private readonly List<IActorRef> _probeAskers = [];
     private int _refusals;
     private bool _streamLimitLogged;
+    private ICarrier? _probed;
     private long _probeStart;
     private int _probePollsLeft;
 
     public ServerSessionActor(SessionContext session, TunnelServerOptions options, AccessToken? token)
-        : base(session, options.IdleTimeout)
+        : base(session)
     {
         _options = options;
         _token = token;
@@ -51,19 +51,6 @@ internal sealed class ServerSessionActor : SessionActor
     {
         public static readonly ProbePoll Instance = new();
     }
-
-    protected override ISessionPump StartGraph(IMaterializer materializer) => SessionGraph.RunV1(
-        materializer,
-        new V1Session(V1Role.Server, new V1SessionOptions
-        {
-            StreamBufferBytes = _options.StreamBufferBytes,
-            MaxStreams = _options.MaxStreamsPerSession,
-        }),
-        Session.Carrier,
-        _options.MaxMessageBytes,
-        Self,
-        Session.Name,
-        Logger);
 
     protected override void OnReceive(object message)
     {
@@ -106,12 +93,14 @@ internal sealed class ServerSessionActor : SessionActor
             case SessionProtocol.GetStatus:
                 Sender.Tell(new SessionProtocol.SessionStatus(
                     Session.Name,
-                    Session.Carrier.RemoteName,
+                    Session.Wire.RemoteName,
                     Session.Identity,
-                    Session.Protocol,
+                    Session.Wire.Protocol,
                     [.. _ports.Where(p => p.Value.IsOpen).Select(p => p.Key).Order()],
                     StreamCount,
-                    Age));
+                    Age,
+                    Session.Wire.Carrier is not null,
+                    Session.Wire.RoundTripTime));
                 break;
             default:
                 base.OnReceive(message);
@@ -158,7 +147,7 @@ internal sealed class ServerSessionActor : SessionActor
         }
 
         var question = new AuthorizationProtocol.AuthorizeListen(
-            Session.Name, Session.Identity, Session.Carrier.RemoteName, listen.Port, listen.LocalAddr);
+            Session.Name, Session.Identity, Session.Wire.RemoteName, listen.Port, listen.LocalAddr);
         _ = AuthorizationProtocol.DecideAsync(authorizer, question).PipeTo(Self, success: decision => new ListenDecided(listen.Port, decision));
     }
 
@@ -253,15 +242,27 @@ internal sealed class ServerSessionActor : SessionActor
         if (_probeAskers.Count > 1)
             return;
 
-        _probeStart = Session.Carrier.ReceivedCount;
+        _probed = null;
         _probePollsLeft = ProbePolls;
-        _ = Session.Carrier.PingAsync().AsTask().PipeTo(Self, success: sent => new PingSent(sent), failure: _ => new PingSent(true));
+        Ping();
         Timers.StartPeriodicTimer("probe", ProbePoll.Instance, probe.Timeout / ProbePolls);
+    }
+
+    /// <summary>Pings the connection of the moment; during a gap there is none, until the client comes back or the probe fails.</summary>
+    private void Ping()
+    {
+        var carrier = Session.Wire.Carrier;
+        if (carrier is null || carrier == _probed)
+            return;
+        _probed = carrier;
+        _probeStart = carrier.ReceivedCount;
+        _ = carrier.PingAsync().AsTask().PipeTo(Self, success: sent => new PingSent(sent), failure: _ => new PingSent(true));
     }
 
     private void OnProbePoll()
     {
-        var alive = Session.Carrier.ReceivedCount != _probeStart || Pump.IsReceivePaused;
+        Ping();
+        var alive = _probed is not null && (_probed.ReceivedCount != _probeStart || Pump.IsReceivePaused);
         if (!alive && --_probePollsLeft > 0)
             return;
         AnswerProbe(alive);

@@ -2,11 +2,9 @@ using System.Diagnostics;
 using Akka.Actor;
 using Akka.Streams;
 using Microsoft.Extensions.Logging;
-using VTunnel.Carriers;
 using VTunnel.Diagnostics;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Errors;
-using VTunnel.Protocol.V1;
 using VTunnel.Stages;
 using VTunnel.Streams;
 
@@ -14,13 +12,12 @@ namespace VTunnel.Sessions;
 
 /// <summary>What every session is made with.</summary>
 /// <param name="Name">Unique in the process, e.g. <c>session-7</c>; also the actor's name.</param>
-/// <param name="Carrier">The connection; the session owns it.</param>
-/// <param name="Protocol"><c>v1</c> or <c>v2</c>.</param>
+/// <param name="Wire">What it speaks and over what; the session owns it.</param>
 /// <param name="Identity">The name of the token that opened it; null where none was asked for.</param>
 /// <param name="Extensions">What others have added.</param>
 /// <param name="Logger">For its log lines.</param>
 internal sealed record SessionContext(
-    string Name, ICarrier Carrier, string Protocol, string? Identity, TunnelExtensions Extensions, ILogger Logger);
+    string Name, SessionWire Wire, string? Identity, TunnelExtensions Extensions, ILogger Logger);
 
 /// <summary>
 /// One tunnel session: owns its graph, its listeners and its streams. It never restarts, because a dead socket does not
@@ -39,10 +36,10 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     private Exception? _endReason;
     private bool _ended;
 
-    protected SessionActor(SessionContext session, TimeSpan idleTimeout)
+    protected SessionActor(SessionContext session)
     {
         Session = session;
-        _idleTimeout = idleTimeout;
+        _idleTimeout = session.Wire.IdleTimeout;
     }
 
     public ITimerScheduler Timers { get; set; } = null!;
@@ -76,15 +73,13 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     protected override void PreStart()
     {
-        Pump = StartGraph(Context.Materializer());
-        Logger.SessionUp(Session.Name, Session.Carrier.RemoteName, Session.Protocol, Session.Identity ?? "none");
+        Pump = Session.Wire.Start(Context.Materializer(), Self, Session.Name, Logger);
+        Logger.SessionUp(Session.Name, Session.Wire.RemoteName, Session.Wire.Protocol, Session.Identity ?? "none");
         Context.System.EventStream.Publish(new TunnelEvents.SessionStarted(
-            Session.Name, Session.Carrier.RemoteName, Session.Identity, Session.Protocol));
+            Session.Name, Session.Wire.RemoteName, Session.Identity, Session.Wire.Protocol));
         if (_idleTimeout > TimeSpan.Zero)
             Timers.StartPeriodicTimer("keep-alive", KeepAliveTick.Instance, _idleTimeout / KeepAliveTicks);
     }
-
-    protected abstract ISessionPump StartGraph(IMaterializer materializer);
 
     protected abstract void OnControl(ControlMessage message);
 
@@ -105,6 +100,19 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
                 break;
             case PumpEvents.StreamCancelled cancelled:
                 Context.Child(StreamName(cancelled.StreamId)).Tell(StreamProtocol.Cancel.Instance);
+                break;
+            case PumpEvents.SessionOver:
+                _draining = true;
+                OnDraining();
+                break;
+            case LinkEvents.CarrierUp up:
+                OnCarrierUp(up);
+                break;
+            case LinkEvents.CarrierLost lost:
+                OnCarrierLost(lost);
+                break;
+            case SessionProtocol.AttachCarrier attach:
+                Session.Wire.Attach(attach.Carrier, attach.Hello);
                 break;
             case PumpEvents.PumpEnded ended:
                 OnPumpEnded(ended.Cause);
@@ -158,9 +166,19 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
             return;
         _endReason ??= reason;
         if (peerIsGone)
-            Session.Carrier.Abort();
+            Session.Wire.Abort();
         Pump.Stop(reason);
     }
+
+    /// <summary>A v2 session has a connection, the first or another.</summary>
+    protected virtual void OnCarrierUp(LinkEvents.CarrierUp up)
+    {
+        if (up.Gap is { } gap)
+            Logger.SessionResumed(Session.Name, up.RemoteName, gap);
+    }
+
+    /// <summary>A v2 session has no connection for now.</summary>
+    protected virtual void OnCarrierLost(LinkEvents.CarrierLost lost) => Logger.SessionWaits(Session.Name, lost.Reason);
 
     private void OnKeepAliveTick()
     {
@@ -198,16 +216,13 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     private void LogEnd(string reason)
     {
         Logger.SessionDown(Session.Name, Age, reason);
-        Context.System.EventStream.Publish(new TunnelEvents.SessionEnded(Session.Name, Session.Carrier.RemoteName, reason, Age));
+        Context.System.EventStream.Publish(new TunnelEvents.SessionEnded(Session.Name, Session.Wire.RemoteName, reason, Age));
     }
 
     protected override void PostStop()
     {
         if (!_ended)
             LogEnd("stopped");
-        Session.Carrier.Abort();
-
-        // Disposing a WebSocket does not wait for anything, so the task is complete by now.
-        _ = Session.Carrier.DisposeAsync().AsTask();
+        Session.Wire.Abort();
     }
 }

@@ -36,7 +36,7 @@ public interface ISessionPump
     /// <summary>Asks the peer for a sign of life.</summary>
     void SendPing();
 
-    /// <summary>Ends the session in order: null for a normal end, else the reason that the peer is given.</summary>
+    /// <summary>Ends the session once what is queued has been sent: null for a normal end, else the reason that the peer is given.</summary>
     void Stop(Exception? reason);
 }
 
@@ -51,6 +51,9 @@ public static class PumpEvents
 
     /// <summary>To the session: a requested stream broke before it was attached.</summary>
     public sealed record StreamCancelled(uint StreamId);
+
+    /// <summary>To the session: nothing more comes or goes; streams that have been received whole are still being delivered.</summary>
+    public sealed record SessionOver;
 
     /// <summary>To the session, last of all: the graph has ended. Null means in order.</summary>
     public sealed record PumpEnded(Exception? Cause);

@@ -4,6 +4,8 @@ using Akka.Streams.Dsl;
 using Microsoft.Extensions.Logging;
 using VTunnel.Carriers;
 using VTunnel.Protocol.Buffers;
+using VTunnel.Protocol.Control;
+using VTunnel.Protocol.Link;
 using VTunnel.Protocol.V1;
 
 namespace VTunnel.Stages;
@@ -35,8 +37,22 @@ internal static class SessionGraph
             Flow.FromGraph(new V1EncoderStage()),
             Flow.FromGraph(new V1DecoderStage(logger, sessionName)));
         var wire = Flow.FromGraph(new CarrierStage(carrier, maxMessageBytes));
-        return Flow.FromGraph(new SessionPumpStage<V1Message>(protocol, session, LingerTimeout))
+        return Flow.FromGraph(new SessionPumpStage<V1Message>(protocol, session, LingerTimeout, TimeProvider.System))
             .JoinMaterialized(codec.Join(wire), Keep.Left)
             .Run(materializer);
     }
+
+    /// <summary>
+    /// Protocol v2 over a link, which outlives its carriers:
+    /// <code>
+    /// pump ──mux frames──> link <──messages──> the carrier of the moment
+    ///   ^                    │
+    ///   └─────link bytes─────┘
+    /// </code>
+    /// </summary>
+    public static (ISessionPump Pump, ILinkPort Link) RunV2(
+        IMaterializer materializer, V2Session protocol, LinkState link, IActorRef session) =>
+        Flow.FromGraph(new SessionPumpStage<ByteSlice>(protocol, session, LingerTimeout, TimeProvider.System))
+            .JoinMaterialized(Flow.FromGraph(new LinkStage(link, session, TimeProvider.System)), Keep.Both)
+            .Run(materializer);
 }

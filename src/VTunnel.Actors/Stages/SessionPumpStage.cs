@@ -19,19 +19,21 @@ namespace VTunnel.Stages;
 /// endpoint returns credit, so nothing is received that cannot be stored. A failing endpoint ends its stream alone.
 /// </remarks>
 internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue<FlowShape<TFrame, TFrame>, ISessionPump>
-    where TFrame : class
 {
     private readonly Inlet<TFrame> _in = new("SessionPump.in");
     private readonly Outlet<TFrame> _out = new("SessionPump.out");
     private readonly IMultiplexer<TFrame> _multiplexer;
     private readonly IActorRef _session;
     private readonly TimeSpan _lingerTimeout;
+    private readonly TimeProvider _clock;
 
     /// <param name="multiplexer">The protocol; owned by the stage from now on.</param>
     /// <param name="session">Told what <see cref="PumpEvents"/> says.</param>
     /// <param name="lingerTimeout">How long a visitor who has been told the end may go on sending before its socket is closed.</param>
-    public SessionPumpStage(IMultiplexer<TFrame> multiplexer, IActorRef session, TimeSpan lingerTimeout)
+    /// <param name="clock">For what the protocol measures.</param>
+    public SessionPumpStage(IMultiplexer<TFrame> multiplexer, IActorRef session, TimeSpan lingerTimeout, TimeProvider clock)
     {
+        _clock = clock;
         _multiplexer = multiplexer;
         _session = session;
         _lingerTimeout = lingerTimeout;
@@ -39,6 +41,12 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
     }
 
     public override FlowShape<TFrame, TFrame> Shape { get; }
+
+    /// <summary>How long slow endpoints may take what has arrived for them after the session's end.</summary>
+    private static TimeSpan TailTimeout => TimeSpan.FromSeconds(30);
+
+    /// <summary>How long what is queued may take to be sent after the session was told to stop.</summary>
+    private static TimeSpan StopTimeout => TimeSpan.FromSeconds(2);
 
     public override ILogicAndMaterializedValue<ISessionPump> CreateLogicAndMaterializedValue(Attributes inheritedAttributes)
     {
@@ -128,7 +136,13 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         // Bounded by what exists: each stream is in it at most once, and actors send a few commands per stream.
         private readonly ConcurrentQueue<object> _signals = new();
 
+        private const string StopTimer = "stop";
+        private const string TailTimer = "tail";
+
+        private readonly long _origin;
         private bool _drainingEvents;
+        private bool _isStopping;
+        private bool _isOver;
         private Exception? _cause;
         private int _stopped;
         private long _receivedFrames;
@@ -139,6 +153,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         {
             _stage = stage;
             _mux = stage._multiplexer;
+            _origin = stage._clock.GetTimestamp();
             _wake = new StageWake(GetAsyncCallback(OnWake));
             SetHandler(stage._in, this);
             SetHandler(stage._out, this);
@@ -180,6 +195,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         public void OnPush()
         {
             Interlocked.Increment(ref _receivedFrames);
+            Tick();
             try
             {
                 _mux.Receive(Grab(_stage._in));
@@ -193,7 +209,13 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             Progress();
         }
 
-        public void OnPull() => Progress();
+        public void OnPull()
+        {
+            Tick();
+            Progress();
+        }
+
+        private void Tick() => _mux.Now = _stage._clock.GetElapsedTime(_origin);
 
         public void OnUpstreamFinish() => End(null);
 
@@ -205,7 +227,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         private void OnWake()
         {
             _wake.Clear();
-
+            Tick();
             try
             {
                 // Only what is here now: an endpoint that is always ready must not keep the stage from its ports.
@@ -213,8 +235,8 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 {
                     if (signal is PumpedStream stream)
                         OnEndpointSignal(stream);
-                    else if (!Execute((Command)signal))
-                        return;
+                    else
+                        Execute((Command)signal);
                 }
             }
             catch (Exception e)
@@ -231,6 +253,8 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         /// <summary>Everything that may have become possible: deliver, send, receive.</summary>
         private void Progress()
         {
+            if (_isOver)
+                return;
             try
             {
                 DrainEvents();
@@ -238,6 +262,12 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 {
                     Push(_stage._out, frame);
                     DrainEvents();
+                }
+                else if (_isStopping && IsAvailable(_stage._out))
+                {
+                    // Everything that was to be sent is below; only now may the session end.
+                    End(null);
+                    return;
                 }
             }
             catch (Exception e)
@@ -256,14 +286,27 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 Pull(_stage._in);
         }
 
-        /// <summary>Carries a command out; false when the stage has ended by it.</summary>
-        private bool Execute(Command command)
+        private void Execute(Command command)
         {
+            if (_isOver)
+            {
+                Refuse(command);
+                return;
+            }
+
             switch (command)
             {
                 case Command.Open open:
                     {
-                        var stream = new PumpedStream(this, _mux.Open(open.Request));
+                        var id = _mux.Open(open.Request);
+                        if (id == 0)
+                        {
+                            open.Endpoint.Abort();
+                            open.Owner.Tell(new PumpEvents.StreamEnded(StreamEnd.Cancelled, 0, 0), _stage._session);
+                            break;
+                        }
+
+                        var stream = new PumpedStream(this, id);
                         _streams.Add(stream.Id, stream);
                         stream.Attach(open.Endpoint, open.Owner);
                         open.Owner.Tell(new PumpEvents.StreamOpened(stream.Id), _stage._session);
@@ -303,11 +346,12 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                     break;
 
                 case Command.Stop stop:
-                    End(stop.Reason);
-                    return false;
+                    _cause ??= stop.Reason;
+                    if (!_isStopping)
+                        ScheduleOnce(StopTimer, StopTimeout);
+                    _isStopping = true;
+                    break;
             }
-
-            return true;
         }
 
         private void DrainEvents()
@@ -575,7 +619,8 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             }
 
             stream.BytesIn += slice.Length;
-            _mux.Consumed(stream.Id, slice.Length);
+            if (!_isOver)
+                _mux.Consumed(stream.Id, slice.Length);
             return true;
         }
 
@@ -612,6 +657,18 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         protected override void OnTimer(object timerKey)
         {
+            if (timerKey is StopTimer)
+            {
+                End(null);
+                return;
+            }
+
+            if (timerKey is TailTimer)
+            {
+                StopStage();
+                return;
+            }
+
             if (timerKey is PumpedStream { Ended: false } stream)
             {
                 stream.ReadDone = true;
@@ -632,7 +689,8 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 return;
 
             // After an orderly close nothing more is owed to the peer, but its accounts of unread bytes must be settled.
-            _mux.Reset(stream.Id);
+            if (!_isOver)
+                _mux.Reset(stream.Id);
             EndStream(stream, end, abort: true);
         }
 
@@ -656,6 +714,8 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             }
 
             stream.Owner?.Tell(new PumpEvents.StreamEnded(end, stream.BytesIn, stream.BytesOut), _stage._session);
+            if (_isOver && _streams.Count == 0)
+                StopStage();
         }
 
         private static void ReleaseReadBuffer(PumpedStream stream)
@@ -664,9 +724,41 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             stream.ReadBuffer = null;
         }
 
+        /// <summary>
+        /// The session is over. Streams whose peer had finished sending still deliver what has arrived; all others break.
+        /// </summary>
         private void End(Exception? cause)
         {
+            if (_isOver)
+                return;
+            _isOver = true;
             _cause ??= cause;
+            foreach (var stream in _streams.Values.ToArray())
+            {
+                if (stream is { PeerDone: true, Endpoint: not null, WriteDone: false })
+                    stream.GoneFromSession = true;
+                else
+                    EndStream(stream, StreamEnd.SessionEnded, abort: true);
+            }
+
+            if (_streams.Count == 0)
+            {
+                StopStage();
+                return;
+            }
+
+            SetKeepGoing(true);
+            ScheduleOnce(TailTimer, TailTimeout);
+            _stage._session.Tell(new PumpEvents.SessionOver(), ActorRefs.NoSender);
+            Cancel(_stage._in);
+            if (_cause is null)
+                Complete(_stage._out);
+            else
+                Fail(_stage._out, _cause);
+        }
+
+        private void StopStage()
+        {
             if (_cause is null)
                 CompleteStage();
             else
@@ -689,15 +781,21 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         {
             while (_signals.TryDequeue(out var signal))
             {
-                var (endpoint, owner) = signal switch
-                {
-                    Command.Open open => (open.Endpoint, open.Owner),
-                    Command.Attach attach => (attach.Endpoint, attach.Owner),
-                    _ => (null, null),
-                };
-                endpoint?.Abort();
-                owner?.Tell(new PumpEvents.StreamEnded(StreamEnd.SessionEnded, 0, 0), ActorRefs.NoSender);
+                if (signal is Command command)
+                    Refuse(command);
             }
+        }
+
+        private static void Refuse(Command command)
+        {
+            var (endpoint, owner) = command switch
+            {
+                Command.Open open => (open.Endpoint, open.Owner),
+                Command.Attach attach => (attach.Endpoint, attach.Owner),
+                _ => (null, null),
+            };
+            endpoint?.Abort();
+            owner?.Tell(new PumpEvents.StreamEnded(StreamEnd.SessionEnded, 0, 0), ActorRefs.NoSender);
         }
     }
 }
