@@ -25,6 +25,7 @@ public sealed class ByteChunk
 
     private byte[] _array = [];
     private int _references;
+    private ChunkLedger? _ledger;
 
     private ByteChunk()
     {
@@ -43,6 +44,8 @@ public sealed class ByteChunk
 
         chunk._array = ArrayPool<byte>.Shared.Rent(size);
         chunk._references = 1;
+        chunk._ledger = ChunkLedger.Current;
+        chunk._ledger?.NoteRented();
         return chunk;
     }
 
@@ -72,6 +75,8 @@ public sealed class ByteChunk
 
         ArrayPool<byte>.Shared.Return(_array);
         _array = [];
+        _ledger?.NoteReleased();
+        _ledger = null;
         if (Interlocked.Increment(ref _spareCount) <= MaxSpareCount)
             Spare.Enqueue(this);
         else

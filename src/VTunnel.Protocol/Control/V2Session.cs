@@ -50,7 +50,7 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
         _mux.SendPing();
     }
 
-    /// <summary>The time, since any origin; never goes back. Set it before every call.</summary>
+    /// <inheritdoc />
     public TimeSpan Now
     {
         get => _mux.Now;
@@ -71,6 +71,9 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
 
     /// <inheritdoc />
     public bool CanReceive => true;
+
+    /// <inheritdoc />
+    public bool HasHalfClose => true;
 
     /// <inheritdoc />
     public int StreamCount => _mux.StreamCount - (_control is { IsGone: false } ? 1 : 0);

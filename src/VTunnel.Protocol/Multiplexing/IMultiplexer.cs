@@ -18,6 +18,12 @@ public interface IMultiplexer<TFrame>
     /// </summary>
     bool CanReceive { get; }
 
+    /// <summary>Whether <see cref="Finish"/> leaves the other direction open; where not, it ends the stream.</summary>
+    bool HasHalfClose { get; }
+
+    /// <summary>The time, since any origin; never goes back. Set it before calls, for what the protocol measures.</summary>
+    TimeSpan Now { get; set; }
+
     /// <summary>The number of streams that exist.</summary>
     int StreamCount { get; }
 

@@ -1,0 +1,85 @@
+using System.Net.WebSockets;
+
+namespace VTunnel.Carriers;
+
+/// <summary>A WebSocket as a carrier.</summary>
+public sealed class WebSocketCarrier : ICarrier
+{
+    private readonly WebSocket _socket;
+    private readonly ProbedStream? _transport;
+    private readonly TaskCompletionSource _disposed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private int _isDisposed;
+    private long _messages;
+
+    /// <summary>Takes ownership of an open WebSocket.</summary>
+    /// <param name="socket">The WebSocket.</param>
+    /// <param name="remoteName">The far end as logs name it.</param>
+    /// <param name="transport">The stream below the WebSocket, where pings on demand are wanted.</param>
+    public WebSocketCarrier(WebSocket socket, string remoteName, ProbedStream? transport = null)
+    {
+        _socket = socket;
+        _transport = transport;
+        RemoteName = remoteName;
+    }
+
+    /// <inheritdoc />
+    public string RemoteName { get; }
+
+    /// <inheritdoc />
+    public bool SpeaksV2 => _socket.SubProtocol == TunnelSubProtocol.V2;
+
+    /// <inheritdoc />
+    public long ReceivedCount => _transport?.ReadCount ?? Interlocked.Read(ref _messages);
+
+    /// <inheritdoc />
+    public Task Disposed => _disposed.Task;
+
+    /// <inheritdoc />
+    public ValueTask<ValueWebSocketReceiveResult> ReceiveAsync(Memory<byte> buffer)
+    {
+        var receiving = _socket.ReceiveAsync(buffer, CancellationToken.None);
+        if (_transport is null && receiving.IsCompletedSuccessfully)
+            Interlocked.Increment(ref _messages);
+        return receiving;
+    }
+
+    /// <inheritdoc />
+    public ValueTask SendAsync(ReadOnlyMemory<byte> message, WebSocketMessageType kind) =>
+        _socket.SendAsync(message, kind, endOfMessage: true, CancellationToken.None);
+
+    /// <inheritdoc />
+    public async ValueTask<bool> PingAsync()
+    {
+        if (_transport is null)
+            return false;
+        await _transport.WritePingAsync().ConfigureAwait(false);
+        return true;
+    }
+
+    /// <inheritdoc />
+    public async ValueTask CloseAsync(WebSocketCloseStatus status, string reason)
+    {
+        if (_socket.State is WebSocketState.Open or WebSocketState.CloseReceived)
+            await _socket.CloseOutputAsync(status, reason, CancellationToken.None).ConfigureAwait(false);
+    }
+
+    /// <inheritdoc />
+    public void Abort()
+    {
+        // Where both ends have said goodbye, what is left of the connection closes in order and takes the last frame along.
+        if (_socket.State != WebSocketState.Closed)
+            _socket.Abort();
+    }
+
+    /// <inheritdoc />
+    public ValueTask DisposeAsync()
+    {
+        if (Interlocked.Exchange(ref _isDisposed, 1) == 0)
+        {
+            _socket.Dispose();
+            _disposed.TrySetResult();
+        }
+
+        return ValueTask.CompletedTask;
+    }
+}

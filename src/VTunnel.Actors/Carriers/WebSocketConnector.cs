@@ -1,0 +1,102 @@
+using System.Net;
+using System.Net.Http.Headers;
+using System.Net.Security;
+using System.Net.Sockets;
+using System.Net.WebSockets;
+using System.Security.Authentication;
+using VTunnel.Options;
+
+namespace VTunnel.Carriers;
+
+/// <summary>Dials a server's WebSocket endpoint; the system's HTTP proxy settings apply.</summary>
+public sealed class WebSocketConnector : ICarrierConnector, IDisposable
+{
+    private readonly TunnelClientOptions _options;
+    private readonly Uri _uri;
+    private readonly HttpMessageInvoker _invoker;
+
+    /// <summary>Reads what it needs from the options, the CA file included.</summary>
+    public WebSocketConnector(TunnelClientOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        _options = options;
+        _uri = ToWebSocketUri(options.Server ?? throw new ArgumentException("Server is required.", nameof(options)));
+        _invoker = new HttpMessageInvoker(new SocketsHttpHandler
+        {
+            ConnectTimeout = options.ConnectTimeout,
+            SslOptions = TlsTrust.CreateClientOptions(options.ServerTls),
+            UseCookies = false,
+        });
+    }
+
+    private static Uri ToWebSocketUri(Uri server)
+    {
+        var scheme = server.Scheme switch
+        {
+            "http" => "ws",
+            "https" => "wss",
+            _ => server.Scheme,
+        };
+        return new UriBuilder(server) { Scheme = scheme, Port = server.Port }.Uri;
+    }
+
+    /// <inheritdoc />
+    public async Task<ICarrier> ConnectAsync(CancellationToken cancellationToken)
+    {
+        using var deadline = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        deadline.CancelAfter(_options.ConnectTimeout);
+        var socket = new ClientWebSocket();
+        try
+        {
+            socket.Options.KeepAliveInterval = TimeSpan.Zero;
+            socket.Options.CollectHttpResponseDetails = true;
+            foreach (var (name, value) in _options.Headers)
+                socket.Options.SetRequestHeader(name, value);
+            if (_options.Protocol != ProtocolPreference.V1)
+                socket.Options.AddSubProtocol(TunnelSubProtocol.V2);
+            if (_options.Token is { } token)
+                socket.Options.SetRequestHeader("Authorization", new AuthenticationHeaderValue("Bearer", token.Value).ToString());
+            await socket.ConnectAsync(_uri, _invoker, deadline.Token).ConfigureAwait(false);
+            var carrier = new WebSocketCarrier(socket, _uri.Authority);
+            if (_options.Protocol == ProtocolPreference.V2 && !carrier.SpeaksV2)
+                throw new TunnelConnectException(ConnectError.Refused, "the server does not speak protocol v2, and nothing else is allowed here");
+            return carrier;
+        }
+        catch (Exception e)
+        {
+            var status = socket.HttpStatusCode;
+            socket.Dispose();
+            if (e is OperationCanceledException && cancellationToken.IsCancellationRequested)
+                throw;
+            throw e as TunnelConnectException ?? Explain(e, status);
+        }
+    }
+
+    private TunnelConnectException Explain(Exception e, HttpStatusCode status)
+    {
+        if (e is OperationCanceledException)
+            return new TunnelConnectException(ConnectError.TimedOut, $"no answer within {_options.ConnectTimeout}", e);
+        if (status == HttpStatusCode.Unauthorized)
+            return new TunnelConnectException(ConnectError.Unauthorized, "the server does not accept the token (401)", e);
+        if (status == HttpStatusCode.Forbidden)
+            return new TunnelConnectException(ConnectError.Forbidden, "the server does not admit this client (403)", e);
+        if (status != 0)
+            return new TunnelConnectException(ConnectError.Refused, $"the server answered {(int)status} instead of upgrading to a WebSocket", e);
+
+        for (var cause = e; cause is not null; cause = cause.InnerException)
+        {
+            switch (cause)
+            {
+                case AuthenticationException tls:
+                    return new TunnelConnectException(ConnectError.TlsFailed, $"TLS: {tls.Message}", e);
+                case SocketException socket:
+                    return new TunnelConnectException(ConnectError.Unreachable, socket.Message, e);
+            }
+        }
+
+        return new TunnelConnectException(ConnectError.Unreachable, e.GetBaseException().Message, e);
+    }
+
+    /// <inheritdoc />
+    public void Dispose() => _invoker.Dispose();
+}

@@ -1,0 +1,94 @@
+using Microsoft.Extensions.Logging;
+
+namespace VTunnel.Diagnostics;
+
+/// <summary>
+/// Every log message of the engine. Event ids: 100 sessions, 200 listeners, 300 streams and targets, 400 client,
+/// 500 server, 600 endpoint. Nothing above Debug per stream, nothing at all per frame.
+/// </summary>
+internal static partial class Log
+{
+    [LoggerMessage(100, LogLevel.Information, "{Session} up: {Remote}, protocol {Protocol}, identity {Identity}")]
+    public static partial void SessionUp(this ILogger logger, string session, string remote, string protocol, string identity);
+
+    [LoggerMessage(101, LogLevel.Information, "{Session} down after {Duration}: {Reason}")]
+    public static partial void SessionDown(this ILogger logger, string session, TimeSpan duration, string reason);
+
+    [LoggerMessage(102, LogLevel.Warning, "{Session} sent a message that was skipped: {Error}{Suffix}")]
+    public static partial void MessageSkipped(this ILogger logger, string session, string error, string suffix);
+
+    [LoggerMessage(103, LogLevel.Warning, "{Session} is gone: it did not answer within {Timeout} while {Newcomer} wanted port {Port}")]
+    public static partial void SessionSuperseded(this ILogger logger, string session, TimeSpan timeout, string newcomer, int port);
+
+    [LoggerMessage(104, LogLevel.Error, "{Session} failed")]
+    public static partial void SessionFailed(this ILogger logger, Exception exception, string session);
+
+    [LoggerMessage(105, LogLevel.Error, "A stream or listener of {Session} failed and was stopped")]
+    public static partial void ChildFailed(this ILogger logger, Exception exception, string session);
+
+    [LoggerMessage(106, LogLevel.Information, "{Session} goes on over {Remote} after a gap of {Gap}")]
+    public static partial void SessionResumed(this ILogger logger, string session, string remote, TimeSpan gap);
+
+    [LoggerMessage(107, LogLevel.Information, "{Session} has lost its connection and waits for another: {Reason}")]
+    public static partial void SessionWaits(this ILogger logger, string session, string reason);
+
+    [LoggerMessage(108, LogLevel.Warning, "A connection from {Remote} was refused: {Reason}")]
+    public static partial void LinkRefused(this ILogger logger, string remote, string reason);
+
+    [LoggerMessage(200, LogLevel.Information, "{Session} listens on {Address}:{Port} for {Target}")]
+    public static partial void ListenerUp(this ILogger logger, string session, string address, int port, string target);
+
+    [LoggerMessage(201, LogLevel.Information, "{Session} no longer listens on port {Port}")]
+    public static partial void ListenerDown(this ILogger logger, string session, int port);
+
+    [LoggerMessage(202, LogLevel.Warning, "{Session} may not listen on port {Port}: {Reason}{Suffix}")]
+    public static partial void ListenRefused(this ILogger logger, string session, int port, string reason, string suffix);
+
+    [LoggerMessage(203, LogLevel.Warning, "Accepting on port {Port} failed and is tried again: {Reason}")]
+    public static partial void AcceptFailed(this ILogger logger, int port, string reason);
+
+    [LoggerMessage(204, LogLevel.Warning, "{Session} is at its limit of {Limit} streams: visitors of port {Port} are reset until streams end")]
+    public static partial void StreamLimit(this ILogger logger, string session, int limit, int port);
+
+    [LoggerMessage(300, LogLevel.Debug, "{Session} stream {StreamId} begins: port {Port}, visitor {Remote}")]
+    public static partial void StreamUp(this ILogger logger, string session, uint streamId, int port, string remote);
+
+    [LoggerMessage(301, LogLevel.Debug, "{Session} stream {StreamId} ends: {End}, {BytesIn} bytes in, {BytesOut} bytes out")]
+    public static partial void StreamDown(this ILogger logger, string session, uint streamId, StreamEnd end, long bytesIn, long bytesOut);
+
+    [LoggerMessage(302, LogLevel.Information, "Target {Target} of port {Port} refused: {Reason}")]
+    public static partial void TargetRefused(this ILogger logger, string target, int port, string reason);
+
+    [LoggerMessage(303, LogLevel.Warning, "The server opened a stream for port {Port}, which is not forwarded here; refused")]
+    public static partial void UnknownForward(this ILogger logger, int port);
+
+    [LoggerMessage(304, LogLevel.Information, "{Session} port {Port}: visitor {Remote} was denied: {Reason}")]
+    public static partial void StreamDenied(this ILogger logger, string session, int port, string remote, string reason);
+
+    [LoggerMessage(400, LogLevel.Information, "Connecting to {Server}")]
+    public static partial void ClientConnecting(this ILogger logger, string server);
+
+    [LoggerMessage(401, LogLevel.Information, "Connected to {Server}, protocol {Protocol}")]
+    public static partial void ClientConnected(this ILogger logger, string server, string protocol);
+
+    [LoggerMessage(402, LogLevel.Warning, "No connection to {Server}: {Reason}; trying again in {Delay}")]
+    public static partial void ClientRetry(this ILogger logger, string server, string reason, TimeSpan delay);
+
+    [LoggerMessage(403, LogLevel.Error, "No connection to {Server}: {Reason}; giving up")]
+    public static partial void ClientGaveUp(this ILogger logger, string server, string reason);
+
+    [LoggerMessage(404, LogLevel.Information, "Forwarding {Port} on the server to {Target}")]
+    public static partial void ForwardUp(this ILogger logger, int port, string target);
+
+    [LoggerMessage(405, LogLevel.Warning, "The server refused to listen on port {Port}: {Reason}{Suffix}")]
+    public static partial void ForwardRefused(this ILogger logger, int port, string reason, string suffix);
+
+    [LoggerMessage(406, LogLevel.Information, "Client stopped: {Reason}")]
+    public static partial void ClientStopped(this ILogger logger, string reason);
+
+    [LoggerMessage(500, LogLevel.Information, "Draining: {Sessions} sessions, {Timeout} at most")]
+    public static partial void Draining(this ILogger logger, int sessions, TimeSpan timeout);
+
+    [LoggerMessage(600, LogLevel.Warning, "Refused {Remote}: {Reason} (status {Status})")]
+    public static partial void UpgradeRefused(this ILogger logger, string remote, string reason, int status);
+}

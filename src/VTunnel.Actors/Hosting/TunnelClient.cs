@@ -1,0 +1,190 @@
+using Akka.Actor;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
+using Microsoft.Extensions.Options;
+using VTunnel.Carriers;
+using VTunnel.Options;
+using VTunnel.Routing;
+using VTunnel.Streams;
+using VTunnel.Supervision;
+using VTunnel.Targets;
+
+namespace VTunnel.Hosting;
+
+/// <summary>A tunnel client for applications. All members are thread-safe.</summary>
+/// <example>
+/// <code>
+/// await using var client = TunnelClient.Create(new TunnelClientOptions { Server = new Uri("wss://tunnel.example.com/"), AutoReconnect = true });
+/// await client.ConnectAsync();
+/// await client.ListenAsync(ForwardRule.Parse("9000=localhost:3000"));
+/// </code>
+/// </example>
+public sealed class TunnelClient : IAsyncDisposable
+{
+    private static readonly TimeSpan StopGrace = TimeSpan.FromSeconds(5);
+
+    private readonly TunnelClientOptions _options;
+    private readonly ActorSystem _system;
+    private readonly bool _ownsSystem;
+    private readonly WebSocketConnector _connector;
+    private readonly TargetDialer _dialer;
+    private readonly IActorRef _actor;
+    private readonly TaskCompletionSource _completion = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly ILogger _logger;
+    private int _disposed;
+    private volatile int _state = (int)TunnelClientState.Disconnected;
+
+    private TunnelClient(ActorSystem system, bool ownsSystem, TunnelClientOptions options, TunnelExtensions extensions, ILoggerFactory loggerFactory)
+    {
+        var validation = new TunnelClientOptionsValidator().Validate(null, options);
+        if (validation.Failed)
+            throw new OptionsValidationException(nameof(TunnelClientOptions), typeof(TunnelClientOptions), validation.Failures);
+
+        _options = options;
+        _system = system;
+        _ownsSystem = ownsSystem;
+        _logger = loggerFactory.CreateLogger("VTunnel.Client");
+        _connector = new WebSocketConnector(options);
+        _dialer = new TargetDialer(options.TargetConnectTimeout, options.TargetTls, loggerFactory);
+        var observer = system.ActorOf(Props.Create(() => new ObserverActor(OnStateChanged)));
+        _actor = system.ActorOf(TunnelClientActor.Props(
+            options, _connector, _dialer, extensions, observer, Random.Shared.NextDouble, _logger));
+
+        // Whoever does not look at Completion must not be told of it by the finaliser.
+        _ = _completion.Task.ContinueWith(
+            task => _ = task.Exception, CancellationToken.None, TaskContinuationOptions.OnlyOnFaulted, TaskScheduler.Default);
+    }
+
+    /// <summary>Makes a client with an actor system of its own.</summary>
+    /// <exception cref="OptionsValidationException">The options are invalid; every fault is named.</exception>
+    public static TunnelClient Create(TunnelClientOptions options, ILoggerFactory? loggerFactory = null) =>
+        new(ActorSystem.Create("vtunnel-client", EngineConfiguration.Akka), ownsSystem: true, options, TunnelExtensions.None, loggerFactory ?? NullLoggerFactory.Instance);
+
+    /// <summary>Makes a client in an actor system that exists.</summary>
+    /// <exception cref="OptionsValidationException">The options are invalid; every fault is named.</exception>
+    public static TunnelClient Create(
+        ActorSystem system, TunnelClientOptions options, TunnelExtensions? extensions = null, ILoggerFactory? loggerFactory = null) =>
+        new(system, ownsSystem: false, options, extensions ?? TunnelExtensions.None, loggerFactory ?? NullLoggerFactory.Instance);
+
+    /// <summary>Where the client is in its life.</summary>
+    public TunnelClientState State => (TunnelClientState)_state;
+
+    /// <summary>
+    /// Completes when the client has stopped for good; faults with <see cref="TunnelConnectException"/> when it gave up
+    /// because reconnecting is off.
+    /// </summary>
+    public Task Completion => _completion.Task;
+
+    /// <summary>Raised in order, on a thread that nothing else waits for.</summary>
+    public event EventHandler<TunnelClientStateChangedEventArgs>? StateChanged;
+
+    /// <summary>Connects, and completes when the first session is up. With auto-reconnect a failed attempt is repeated until <paramref name="cancellationToken"/>; the client goes on trying after that.</summary>
+    /// <exception cref="TunnelConnectException">No connection and auto-reconnect is off.</exception>
+    public async Task ConnectAsync(CancellationToken cancellationToken = default)
+    {
+        if (await AskAsync(TunnelClientProtocol.Connect.Instance, cancellationToken).ConfigureAwait(false) is TunnelClientProtocol.Failed failed)
+            throw failed.Cause;
+    }
+
+    /// <summary>Connects without waiting.</summary>
+    public void Start() => _actor.Tell(TunnelClientProtocol.Connect.Instance, ActorRefs.NoSender);
+
+    /// <summary>
+    /// Forwards a port of the server, now and after every reconnect. Completes when the server listens; while there is
+    /// no connection, that is when there is one again.
+    /// </summary>
+    /// <exception cref="ListenRefusedException">The server refused; the message is its reason. With auto-reconnect it is asked again from time to time all the same.</exception>
+    /// <exception cref="TunnelConnectException">The client has stopped.</exception>
+    public async Task ListenAsync(ForwardRule rule, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(rule);
+        switch (await AskAsync(new TunnelClientProtocol.Listen(rule), cancellationToken).ConfigureAwait(false))
+        {
+            case TunnelClientProtocol.ListenRefused refused:
+                throw new ListenRefusedException(refused.Port, refused.Reason);
+            case TunnelClientProtocol.Failed failed:
+                throw failed.Cause;
+        }
+    }
+
+    /// <summary>Lets streams finish for <see cref="TunnelClientOptions.DrainTimeout"/> at most, then ends the session and frees everything.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        if (Interlocked.Exchange(ref _disposed, 1) != 0)
+        {
+            await _completion.Task.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            return;
+        }
+
+        try
+        {
+            await _actor.Ask<TunnelClientProtocol.Stopped>(TunnelClientProtocol.Stop.Instance, _options.DrainTimeout + StopGrace)
+                .ConfigureAwait(false);
+        }
+        catch (AskTimeoutException)
+        {
+            // Streams that do not end are cut by the actor's stop.
+        }
+
+        _system.Stop(_actor);
+        if (_ownsSystem)
+            await _system.Terminate().ConfigureAwait(false);
+        _connector.Dispose();
+        await _dialer.DisposeAsync().ConfigureAwait(false);
+        _completion.TrySetResult();
+    }
+
+    private async Task<object> AskAsync(object question, CancellationToken cancellationToken)
+    {
+        ObjectDisposedException.ThrowIf(Volatile.Read(ref _disposed) != 0, this);
+        return await _actor.Ask<object>(question, Timeout.InfiniteTimeSpan, cancellationToken).ConfigureAwait(false);
+    }
+
+    private void OnStateChanged(TunnelClientProtocol.StateChanged change)
+    {
+        _state = (int)change.State;
+        try
+        {
+            StateChanged?.Invoke(this, new TunnelClientStateChangedEventArgs(change.State, change.Reason));
+        }
+        finally
+        {
+            if (change.State == TunnelClientState.Stopped)
+            {
+                if (change.Failure is { } failure)
+                    _completion.TrySetException(failure);
+                else
+                    _completion.TrySetResult();
+            }
+        }
+    }
+
+    /// <summary>Runs the application's handlers, so that one that blocks or throws harms no tunnel.</summary>
+    private sealed class ObserverActor(Action<TunnelClientProtocol.StateChanged> handler) : UntypedActor
+    {
+        protected override void OnReceive(object message)
+        {
+            if (message is TunnelClientProtocol.StateChanged change)
+                handler(change);
+            else
+                Unhandled(message);
+        }
+    }
+}
+
+/// <summary>A client's new state.</summary>
+public sealed class TunnelClientStateChangedEventArgs(TunnelClientState state, string? reason) : EventArgs
+{
+    /// <summary>The state.</summary>
+    public TunnelClientState State { get; } = state;
+
+    /// <summary>Why, in words, where there is a reason.</summary>
+    public string? Reason { get; } = reason;
+}
+
+/// <summary>The server refused to listen.</summary>
+public sealed class ListenRefusedException(int port, string reason) : Exception(reason)
+{
+    /// <summary>The port that was asked for.</summary>
+    public int Port { get; } = port;
+}

@@ -1,0 +1,74 @@
+using System.Security.Cryptography;
+using System.Security.Cryptography.X509Certificates;
+
+namespace VTunnel.Options;
+
+/// <summary>What several options have to obey.</summary>
+internal static class OptionRules
+{
+    public const string TokenForm = "a token consists of letters, digits and -._~+/= only";
+
+    /// <summary>The characters of a bearer token (RFC 6750, section 2.1): nothing that a header or a list could trip over.</summary>
+    public static bool IsToken(string token) =>
+        token.Length > 0 && token.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '.' or '_' or '~' or '+' or '/' or '=');
+
+    /// <summary>What is wrong with a browser origin, or null.</summary>
+    public static string? OriginProblem(string origin)
+    {
+        const string form = "an origin is SCHEME://HOST[:PORT] and nothing after it, such as https://app.example.com";
+        if (!Uri.TryCreate(origin, UriKind.Absolute, out var uri) || !origin.Contains("://", StringComparison.Ordinal) || uri.Host.Length == 0)
+            return form;
+        return uri.UserInfo.Length > 0 || uri.Query.Length > 0 || uri.Fragment.Length > 0 || uri.AbsolutePath is not ("/" or "")
+            || origin.EndsWith('/')
+            ? form
+            : null;
+    }
+
+    /// <summary>What is wrong with a header, or null. A value may be secret and is never part of the answer.</summary>
+    public static string? HeaderProblem(string name, string value)
+    {
+        if (name.Length == 0 || !name.All(IsTokenCharacter))
+            return "the name of a header consists of letters, digits and hyphens; write 'Name: value'";
+        if (name.StartsWith("Sec-WebSocket-", StringComparison.OrdinalIgnoreCase)
+            || name.Equals("Connection", StringComparison.OrdinalIgnoreCase)
+            || name.Equals("Upgrade", StringComparison.OrdinalIgnoreCase))
+            return "the WebSocket handshake sets this header itself; leave it out";
+        return value.Any(c => c is not '\t' and (< ' ' or > '~'))
+            ? "the value of a header consists of visible ASCII characters and blanks"
+            : null;
+    }
+
+    /// <summary>What is wrong with a file that should hold PEM certificates, or null.</summary>
+    public static string? CertificateFileProblem(string path)
+    {
+        var certificates = new X509Certificate2Collection();
+        try
+        {
+            certificates.ImportFromPemFile(path);
+            return certificates.Count > 0 ? null : "no certificate in this file; it must be PEM, with '-----BEGIN CERTIFICATE-----'";
+        }
+        catch (CryptographicException)
+        {
+            return "not a certificate that can be read; the file must be PEM, with '-----BEGIN CERTIFICATE-----'";
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            return FileProblem(e);
+        }
+        finally
+        {
+            foreach (var certificate in certificates)
+                certificate.Dispose();
+        }
+    }
+
+    /// <summary>Why a file cannot be read, in a few words.</summary>
+    public static string FileProblem(Exception error) => error switch
+    {
+        FileNotFoundException or DirectoryNotFoundException => "there is no such file",
+        UnauthorizedAccessException => "the file cannot be read: permission denied, or it is a folder",
+        _ => $"the file cannot be read: {error.Message}",
+    };
+
+    private static bool IsTokenCharacter(char c) => char.IsAsciiLetterOrDigit(c) || "!#$%&'*+-.^_`|~".Contains(c, StringComparison.Ordinal);
+}

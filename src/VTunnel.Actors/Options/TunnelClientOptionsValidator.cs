@@ -1,0 +1,144 @@
+using Microsoft.Extensions.Options;
+using VTunnel.Routing;
+
+namespace VTunnel.Options;
+
+/// <summary>Checks <see cref="TunnelClientOptions"/> and tells everything that is wrong at once.</summary>
+public sealed class TunnelClientOptionsValidator : IValidateOptions<TunnelClientOptions>
+{
+    private const int MinMessageBytes = 64 * 1024;
+    private const int MaxMessageBytes = 64 * 1024 * 1024;
+    private const int MaxBufferBytes = 1024 * 1024 * 1024;
+    private const string ServerExample = "such as wss://tunnel.example.com/";
+
+    /// <inheritdoc />
+    public ValidateOptionsResult Validate(string? name, TunnelClientOptions options)
+    {
+        var faults = Check(options);
+        return faults.Count == 0
+            ? ValidateOptionsResult.Success
+            : ValidateOptionsResult.Fail(faults.Select(fault => $"{nameof(TunnelClientOptions)}.{fault}"));
+    }
+
+    /// <summary>Everything that is wrong with <paramref name="options"/>; empty when nothing is.</summary>
+    public static IReadOnlyList<OptionFault> Check(TunnelClientOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        var faults = new OptionFaults();
+
+        CheckServer(options.Server, faults);
+        CheckForwards(options.Forwards, faults);
+        CheckHeaders(options, faults);
+        faults.Defined(nameof(options.Protocol), options.Protocol);
+        if (options.PingInterval > OptionFaults.LongestTime)
+        {
+            faults.Add(nameof(options.PingInterval), DurationText.Format(options.PingInterval),
+                $"must be at most {DurationText.Format(OptionFaults.LongestTime)}; a negative one disables the ping");
+        }
+
+        CheckReconnect(options, faults);
+        faults.NotNegative(nameof(options.StableAfter), options.StableAfter);
+        faults.Positive(nameof(options.ConnectTimeout), options.ConnectTimeout);
+        faults.Positive(nameof(options.TargetConnectTimeout), options.TargetConnectTimeout);
+        faults.NotNegative(nameof(options.DrainTimeout), options.DrainTimeout);
+        faults.Range(nameof(options.MaxMessageBytes), options.MaxMessageBytes, MinMessageBytes, MaxMessageBytes, " bytes");
+        faults.Range(nameof(options.StreamBufferBytes), options.StreamBufferBytes, MinMessageBytes, MaxBufferBytes, " bytes");
+        faults.Range(nameof(options.MaxStreams), options.MaxStreams, 1, int.MaxValue);
+        CheckTrust(nameof(options.ServerTls), options.ServerTls, faults);
+        CheckTrust(nameof(options.TargetTls), options.TargetTls, faults);
+        return faults;
+    }
+
+    private static void CheckServer(Uri? server, OptionFaults faults)
+    {
+        const string key = nameof(TunnelClientOptions.Server);
+        if (server is null)
+            faults.Add(key, null, $"the URL of the server is needed, {ServerExample}");
+        else if (!server.IsAbsoluteUri)
+            faults.Add(key, server.ToString(), $"a URL begins with ws:// or wss://, {ServerExample}");
+        else if (server.Scheme is not ("ws" or "wss" or "http" or "https"))
+            faults.Add(key, Shown(server), $"'{server.Scheme}' is not a scheme of a server; use ws:// or wss://, {ServerExample}");
+        else if (server.Host.Length == 0)
+            faults.Add(key, Shown(server), $"the URL names no host; write one {ServerExample}");
+        else if (server.UserInfo.Length > 0)
+            faults.Add(key, Shown(server), "a user name in the URL is not sent; use a token, or a header of your own");
+        else if (server.Fragment.Length > 0)
+            faults.Add(key, Shown(server), "the part from '#' on is not sent; leave it out");
+        else if (server.Port == 0)
+            faults.Add(key, Shown(server), "the port must be from 1 to 65535");
+    }
+
+    /// <summary>A URL without the parts that people put secrets into.</summary>
+    private static string Shown(Uri server) => server.GetComponents(UriComponents.SchemeAndServer | UriComponents.Path, UriFormat.SafeUnescaped);
+
+    private static void CheckForwards(IReadOnlyList<ForwardRule>? forwards, OptionFaults faults)
+    {
+        const string key = nameof(TunnelClientOptions.Forwards);
+        if (forwards is null)
+        {
+            faults.Add(key, null, "a list is needed; it may be empty");
+            return;
+        }
+
+        var targets = new Dictionary<int, ForwardTarget>();
+        foreach (var rule in forwards)
+        {
+            if (rule.RemotePort is < 1 or > 65535)
+                faults.Add(key, rule.ToString(), $"the server's port is {rule.RemotePort}; it must be from 1 to 65535");
+            else if (!targets.TryAdd(rule.RemotePort, rule.Target))
+                faults.Add(key, rule.ToString(), $"port {rule.RemotePort} already leads to {targets[rule.RemotePort]}; give each port one target");
+
+            if (rule.Target.Port is < 1 or > 65535)
+                faults.Add(key, rule.ToString(), $"the target's port is {rule.Target.Port}; it must be from 1 to 65535");
+            if (!ForwardParser.IsHost(rule.Target.Host, out var problem))
+                faults.Add(key, rule.ToString(), problem);
+        }
+    }
+
+    private static void CheckHeaders(TunnelClientOptions options, OptionFaults faults)
+    {
+        const string key = nameof(TunnelClientOptions.Headers);
+        if (options.Headers is null)
+            faults.Add(key, null, "a list is needed; it may be empty");
+        foreach (var (name, value) in options.Headers ?? [])
+        {
+            if (OptionRules.HeaderProblem(name, value) is { } problem)
+                faults.Add(key, name, problem);
+            else if (options.Token is not null && name.Equals("Authorization", StringComparison.OrdinalIgnoreCase))
+                faults.Add(key, name, "the token is sent in this header; give the token or the header, not both");
+        }
+
+        if (options.Token is { } token && !OptionRules.IsToken(token.Value))
+            faults.Add(nameof(options.Token), null, OptionRules.TokenForm);
+    }
+
+    private static void CheckReconnect(TunnelClientOptions options, OptionFaults faults)
+    {
+        var before = faults.Count;
+        faults.Positive(nameof(options.ReconnectMin), options.ReconnectMin);
+        faults.Positive(nameof(options.ReconnectMax), options.ReconnectMax);
+        if (faults.Count == before && options.ReconnectMin > options.ReconnectMax)
+        {
+            faults.Add(nameof(options.ReconnectMin), DurationText.Format(options.ReconnectMin),
+                $"the shortest wait before reconnecting must be at most the longest, which is {DurationText.Format(options.ReconnectMax)}");
+        }
+    }
+
+    private static void CheckTrust(string key, TlsTrustOptions? trust, OptionFaults faults)
+    {
+        if (trust is null)
+        {
+            faults.Add(key, null, "must not be null");
+            return;
+        }
+
+        if (trust.CertificateAuthorityFile is not { } file)
+            return;
+
+        var fileKey = $"{key}.{nameof(trust.CertificateAuthorityFile)}";
+        if (trust.Insecure)
+            faults.Add(fileKey, file, "certificates are checked against this file or not at all; give one of the two options");
+        if (OptionRules.CertificateFileProblem(file) is { } problem)
+            faults.Add(fileKey, file, problem);
+    }
+}

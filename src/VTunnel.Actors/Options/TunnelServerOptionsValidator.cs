@@ -1,0 +1,84 @@
+using Microsoft.Extensions.Options;
+
+namespace VTunnel.Options;
+
+/// <summary>Checks <see cref="TunnelServerOptions"/> and tells everything that is wrong at once.</summary>
+public sealed class TunnelServerOptionsValidator : IValidateOptions<TunnelServerOptions>
+{
+    private const int MinMessageBytes = 64 * 1024;
+    private const int MaxMessageBytes = 64 * 1024 * 1024;
+    private const int MaxBufferBytes = 1024 * 1024 * 1024;
+
+    /// <inheritdoc />
+    public ValidateOptionsResult Validate(string? name, TunnelServerOptions options)
+    {
+        var faults = Check(options);
+        return faults.Count == 0
+            ? ValidateOptionsResult.Success
+            : ValidateOptionsResult.Fail(faults.Select(fault => $"{nameof(TunnelServerOptions)}.{fault}"));
+    }
+
+    /// <summary>Everything that is wrong with <paramref name="options"/>; empty when nothing is.</summary>
+    public static IReadOnlyList<OptionFault> Check(TunnelServerOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        var faults = new OptionFaults();
+
+        if (options.ListenAddress is null)
+            faults.Add(nameof(options.ListenAddress), null, "an IP address is needed, such as 127.0.0.1");
+        faults.Defined(nameof(options.Protocol), options.Protocol);
+        if (options.IdleTimeout != Timeout.InfiniteTimeSpan)
+            faults.Positive(nameof(options.IdleTimeout), options.IdleTimeout);
+        faults.Positive(nameof(options.ProbeTimeout), options.ProbeTimeout);
+        faults.Positive(nameof(options.HandshakeTimeout), options.HandshakeTimeout);
+        faults.NotNegative(nameof(options.DrainTimeout), options.DrainTimeout);
+        faults.NotNegative(nameof(options.ListenRetryTimeout), options.ListenRetryTimeout);
+        faults.Range(nameof(options.MaxMessageBytes), options.MaxMessageBytes, MinMessageBytes, MaxMessageBytes, " bytes");
+        faults.Range(nameof(options.StreamBufferBytes), options.StreamBufferBytes, MinMessageBytes, MaxBufferBytes, " bytes");
+        faults.Range(nameof(options.MaxSessions), options.MaxSessions, 1, int.MaxValue);
+        faults.Range(nameof(options.MaxListenersPerSession), options.MaxListenersPerSession, 1, 65535);
+        faults.Range(nameof(options.MaxStreamsPerSession), options.MaxStreamsPerSession, 1, int.MaxValue);
+        CheckTokens(options.Tokens, faults);
+
+        if (options.AllowedOrigins is null)
+            faults.Add(nameof(options.AllowedOrigins), null, "a list is needed; it may be empty");
+        foreach (var origin in options.AllowedOrigins ?? [])
+        {
+            if (OptionRules.OriginProblem(origin) is { } problem)
+                faults.Add(nameof(options.AllowedOrigins), origin, problem);
+        }
+
+        return faults;
+    }
+
+    private static void CheckTokens(IReadOnlyList<AccessToken>? tokens, OptionFaults faults)
+    {
+        const string key = nameof(TunnelServerOptions.Tokens);
+        if (tokens is null)
+        {
+            faults.Add(key, null, "a list is needed; it may be empty");
+            return;
+        }
+
+        var names = new HashSet<string>(StringComparer.Ordinal);
+        var hashes = new Dictionary<string, string>(StringComparer.Ordinal);
+        foreach (var token in tokens)
+        {
+            if (string.IsNullOrWhiteSpace(token.Name))
+                faults.Add(key, null, "a token has no name; give each a name of its own for the log");
+            else if (!names.Add(token.Name))
+                faults.Add(key, token.Name, "this name is given to two tokens; give each a name of its own");
+
+            if (token.Sha256.Length != 32)
+                faults.Add(key, token.Name, $"the hash has {token.Sha256.Length} bytes; a SHA-256 has 32");
+            else if (!hashes.TryAdd(Convert.ToHexString(token.Sha256.Span), token.Name))
+                faults.Add(key, token.Name, $"the same token as '{hashes[Convert.ToHexString(token.Sha256.Span)]}'; leave one out");
+
+            foreach (var range in token.Ports)
+            {
+                if (range.First < 1 || range.Last > 65535 || range.First > range.Last)
+                    faults.Add(key, token.Name, $"the ports {range} are not a range within 1 to 65535");
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+using Akka.Actor;
+using VTunnel.Diagnostics;
+using VTunnel.Options;
+using VTunnel.Protocol.Control;
+using VTunnel.Routing;
+using VTunnel.Stages;
+using VTunnel.Streams;
+using VTunnel.Targets;
+
+namespace VTunnel.Sessions;
+
+/// <summary>What a client's session is told and says besides <see cref="SessionProtocol"/>.</summary>
+public static class ClientSessionProtocol
+{
+    /// <summary>To the session: forward this too.</summary>
+    public sealed record AddForward(ForwardRule Rule);
+
+    /// <summary>To the parent: the server's answer to a listen; a null error is <c>listen_ok</c>.</summary>
+    public sealed record ListenAnswered(int Port, string? Error);
+}
+
+/// <summary>A session on the client: asks for its ports in order and carries the streams that the server opens to their targets.</summary>
+internal sealed class ClientSessionActor : SessionActor
+{
+    /// <summary>A refused port may be free later (its holder left, an administrator changed something).</summary>
+    private static readonly TimeSpan RefusedRetry = TimeSpan.FromSeconds(10);
+
+    private readonly TunnelClientOptions _options;
+    private readonly ITargetDialer _dialer;
+    private readonly List<ForwardRule> _initial;
+    private readonly Dictionary<int, Forward> _forwards = [];
+
+    public ClientSessionActor(SessionContext session, TunnelClientOptions options, IReadOnlyList<ForwardRule> forwards, ITargetDialer dialer)
+        : base(session)
+    {
+        _options = options;
+        _dialer = dialer;
+        _initial = [.. forwards];
+    }
+
+    public static Props Props(
+        SessionContext session, TunnelClientOptions options, IReadOnlyList<ForwardRule> forwards, ITargetDialer dialer) =>
+        Akka.Actor.Props.Create(() => new ClientSessionActor(session, options, forwards, dialer));
+
+    private sealed class Forward(ForwardRule rule)
+    {
+        public ForwardRule Rule { get; } = rule;
+        public string? LastError { get; set; }
+    }
+
+    private sealed record PingTick
+    {
+        public static readonly PingTick Instance = new();
+    }
+
+    private sealed record ListenAgain(int Port);
+
+    protected override void PreStart()
+    {
+        base.PreStart();
+        if (Session.Wire.IdleTimeout > TimeSpan.Zero)
+            Timers.StartPeriodicTimer("ping", PingTick.Instance, _options.PingInterval);
+        foreach (var rule in _initial)
+            Add(rule);
+    }
+
+    protected override void OnCarrierUp(LinkEvents.CarrierUp up)
+    {
+        base.OnCarrierUp(up);
+        Context.Parent.Tell(new SessionProtocol.CarrierAttached(up.Gap));
+    }
+
+    protected override void OnCarrierLost(LinkEvents.CarrierLost lost)
+    {
+        base.OnCarrierLost(lost);
+        Context.Parent.Tell(new SessionProtocol.NeedsCarrier(lost.Reason));
+    }
+
+    protected override void OnReceive(object message)
+    {
+        switch (message)
+        {
+            case PingTick:
+                Pump.SendPing();
+                break;
+            case ClientSessionProtocol.AddForward add:
+                Add(add.Rule);
+                break;
+            case ListenAgain again:
+                if (_forwards.TryGetValue(again.Port, out var forward))
+                    Listen(forward.Rule);
+                break;
+            default:
+                base.OnReceive(message);
+                break;
+        }
+    }
+
+    private void Add(ForwardRule rule)
+    {
+        _forwards[rule.RemotePort] = new Forward(rule);
+        Listen(rule);
+    }
+
+    private void Listen(ForwardRule rule) => Pump.SendControl(new Listen(rule.RemotePort, rule.Target.ToString()));
+
+    protected override void OnControl(ControlMessage message)
+    {
+        switch (message)
+        {
+            case ListenOk ok when _forwards.TryGetValue(ok.Port, out var forward):
+                forward.LastError = null;
+                Logger.ForwardUp(ok.Port, forward.Rule.Target.ToString());
+                Context.Parent.Tell(new ClientSessionProtocol.ListenAnswered(ok.Port, null));
+                break;
+            case ListenErr refused when _forwards.TryGetValue(refused.Port, out var forward):
+                OnRefused(forward, refused);
+                break;
+        }
+    }
+
+    private void OnRefused(Forward forward, ListenErr refused)
+    {
+        var suffix = _options.AutoReconnect ? $"; asking again every {RefusedRetry.TotalSeconds:0} s" : "";
+        if (forward.LastError != refused.Error)
+            Logger.ForwardRefused(refused.Port, refused.Error, suffix);
+        forward.LastError = refused.Error;
+        Context.Parent.Tell(new ClientSessionProtocol.ListenAnswered(refused.Port, refused.Error));
+        if (_options.AutoReconnect)
+            Timers.StartSingleTimer($"listen-{refused.Port}", new ListenAgain(refused.Port), RefusedRetry);
+        else
+            _forwards.Remove(refused.Port);
+    }
+
+    protected override void OnStreamRequested(PumpEvents.StreamRequested requested)
+    {
+        if (IsDraining)
+        {
+            Pump.Reset(requested.StreamId);
+            return;
+        }
+
+        if (!_forwards.TryGetValue(requested.Request.Port, out var forward))
+        {
+            Logger.UnknownForward(requested.Request.Port);
+            Pump.Reset(requested.StreamId);
+            return;
+        }
+
+        var info = new StreamInfo(Session.Name, Session.Identity, requested.Request.Port, requested.Request.Remote);
+        StartStream(
+            StreamActor.ForTarget(Pump, info, requested.StreamId, forward.Rule.Target, _dialer, Session.Extensions, Logger),
+            StreamName(requested.StreamId));
+    }
+
+    protected override void OnDraining()
+    {
+        // The server keeps the ports until the session ends; new streams are refused from now on.
+    }
+}

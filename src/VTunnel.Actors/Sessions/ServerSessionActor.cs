@@ -1,0 +1,289 @@
+using System.Net.Sockets;
+using Akka.Actor;
+using VTunnel.Carriers;
+using VTunnel.Diagnostics;
+using VTunnel.Listeners;
+using VTunnel.Options;
+using VTunnel.Protocol.Control;
+using VTunnel.Stages;
+using VTunnel.Streams;
+
+namespace VTunnel.Sessions;
+
+/// <summary>A session on the server: opens ports for the client and carries visitors to it.</summary>
+internal sealed class ServerSessionActor : SessionActor
+{
+    private const int MaxLoggedRefusals = 20;
+    private const int ProbePolls = 20;
+    private const int MaxLocalAddrLength = 300;
+
+    private readonly TunnelServerOptions _options;
+    private readonly AccessToken? _token;
+    private readonly Dictionary<int, Port> _ports = [];
+    private readonly List<IActorRef> _probeAskers = [];
+    private int _refusals;
+    private bool _streamLimitLogged;
+    private ICarrier? _probed;
+    private long _probeStart;
+    private int _probePollsLeft;
+
+    public ServerSessionActor(SessionContext session, TunnelServerOptions options, AccessToken? token)
+        : base(session)
+    {
+        _options = options;
+        _token = token;
+    }
+
+    public static Props Props(SessionContext session, TunnelServerOptions options, AccessToken? token) =>
+        Akka.Actor.Props.Create(() => new ServerSessionActor(session, options, token));
+
+    private sealed class Port(string? localAddr)
+    {
+        public string? LocalAddr { get; set; } = localAddr;
+        public bool IsOpen { get; set; }
+        public IActorRef? Listener { get; set; }
+    }
+
+    private sealed record ListenDecided(int Port, AuthorizationProtocol.Decision Decision);
+
+    private sealed record PingSent(bool Sent);
+
+    private sealed record ProbePoll
+    {
+        public static readonly ProbePoll Instance = new();
+    }
+
+    protected override void OnReceive(object message)
+    {
+        switch (message)
+        {
+            case ListenDecided { Decision: AuthorizationProtocol.Denied denied } decided:
+                Refuse(decided.Port, denied.Reason);
+                break;
+            case ListenDecided decided:
+                Context.Parent.Tell(new SessionProtocol.ClaimPort(decided.Port));
+                break;
+            case SessionProtocol.PortGranted granted:
+                OnPortGranted(granted.Port);
+                break;
+            case SessionProtocol.PortRefused refused:
+                Refuse(refused.Port, refused.Reason);
+                break;
+            case ListenerProtocol.Listening listening:
+                OnListening(listening.Port);
+                break;
+            case ListenerProtocol.ListenFailed failed:
+                Context.Parent.Tell(new SessionProtocol.ReleasePort(failed.Port));
+                Refuse(failed.Port, failed.Reason);
+                break;
+            case ListenerProtocol.VisitorAccepted visitor:
+                OnVisitor(visitor.Port, visitor.Socket);
+                break;
+            case SessionProtocol.Probe probe:
+                OnProbe(probe);
+                break;
+            case PingSent { Sent: false }:
+                // This carrier cannot ask, so silence proves nothing.
+                AnswerProbe(alive: true);
+                break;
+            case PingSent:
+                break;
+            case ProbePoll:
+                OnProbePoll();
+                break;
+            case SessionProtocol.GetStatus:
+                Sender.Tell(new SessionProtocol.SessionStatus(
+                    Session.Name,
+                    Session.Wire.RemoteName,
+                    Session.Identity,
+                    Session.Wire.Protocol,
+                    [.. _ports.Where(p => p.Value.IsOpen).Select(p => p.Key).Order()],
+                    StreamCount,
+                    Age,
+                    Session.Wire.Carrier is not null,
+                    Session.Wire.RoundTripTime));
+                break;
+            default:
+                base.OnReceive(message);
+                break;
+        }
+    }
+
+    protected override void OnControl(ControlMessage message)
+    {
+        // Everything else is for clients; a peer that sends it is told nothing, as v1 ignores what it does not expect.
+        if (message is Listen listen)
+            OnListen(listen);
+    }
+
+    private void OnListen(Listen asked)
+    {
+        // What a client calls its target goes into logs and tables: no line breaks, no megabytes.
+        var listen = asked with { LocalAddr = Printable(asked.LocalAddr) };
+        if (_ports.TryGetValue(listen.Port, out var port))
+        {
+            port.LocalAddr = listen.LocalAddr;
+            if (port.IsOpen)
+                Pump.SendControl(new ListenOk(listen.Port));
+            return;
+        }
+
+        if (IsDraining)
+            Refuse(listen.Port, "the server is shutting down");
+        else if (listen.Port is < 1 or > 65535)
+            Refuse(listen.Port, $"port {listen.Port} is out of range: 1 to 65535");
+        else if (_token is not null && !_token.Allows(listen.Port))
+            Refuse(listen.Port, $"token '{_token.Name}' may not listen on port {listen.Port}");
+        else if (_ports.Count >= _options.MaxListenersPerSession)
+            Refuse(listen.Port, $"the session is at its limit of {_options.MaxListenersPerSession} listened ports");
+        else
+            Claim(listen);
+    }
+
+    private static string? Printable(string? text)
+    {
+        if (text is null)
+            return null;
+        var cut = text.Length <= MaxLocalAddrLength ? text : text[..MaxLocalAddrLength];
+        return string.Concat(cut.Select(letter => char.IsControl(letter) ? '?' : letter));
+    }
+
+    private void Claim(Listen listen)
+    {
+        _ports.Add(listen.Port, new Port(listen.LocalAddr));
+        if (Session.Extensions.Authorizer is not { } authorizer)
+        {
+            Context.Parent.Tell(new SessionProtocol.ClaimPort(listen.Port));
+            return;
+        }
+
+        var question = new AuthorizationProtocol.AuthorizeListen(
+            Session.Name, Session.Identity, Session.Wire.RemoteName, listen.Port, listen.LocalAddr);
+        _ = AuthorizationProtocol.DecideAsync(authorizer, question).PipeTo(Self, success: decision => new ListenDecided(listen.Port, decision));
+    }
+
+    private void OnPortGranted(int number)
+    {
+        if (!_ports.TryGetValue(number, out var port))
+        {
+            Context.Parent.Tell(new SessionProtocol.ReleasePort(number));
+            return;
+        }
+
+        port.Listener = Context.ActorOf(
+            PortListenerActor.Props(_options.ListenAddress, number, _options.ListenRetryTimeout, Logger), $"listener-{number}");
+    }
+
+    private void OnListening(int number)
+    {
+        if (!_ports.TryGetValue(number, out var port))
+            return;
+        port.IsOpen = true;
+        Pump.SendControl(new ListenOk(number));
+        Logger.ListenerUp(Session.Name, _options.ListenAddress.ToString(), number, port.LocalAddr ?? "an unnamed target");
+        Context.System.EventStream.Publish(new TunnelEvents.ListenerOpened(Session.Name, number, port.LocalAddr));
+    }
+
+    private void Refuse(int port, string reason)
+    {
+        _ports.Remove(port);
+        Pump.SendControl(new ListenErr(port, reason));
+        Context.System.EventStream.Publish(new TunnelEvents.ListenerRefused(Session.Name, port, reason));
+        if (++_refusals <= MaxLoggedRefusals)
+            Logger.ListenRefused(Session.Name, port, reason, _refusals == MaxLoggedRefusals ? " (further refusals are not logged)" : "");
+    }
+
+    private void OnVisitor(int port, Socket socket)
+    {
+        if (IsDraining || !_ports.ContainsKey(port))
+        {
+            socket.Dispose();
+            return;
+        }
+
+        var visitor = new SocketEndpoint(socket);
+        if (StreamCount >= _options.MaxStreamsPerSession)
+        {
+            visitor.Abort();
+            if (!_streamLimitLogged)
+                Logger.StreamLimit(Session.Name, _options.MaxStreamsPerSession, port);
+            _streamLimitLogged = true;
+            return;
+        }
+
+        _streamLimitLogged = false;
+        var info = new StreamInfo(Session.Name, Session.Identity, port, visitor.RemoteEndPoint?.ToString());
+        StartStream(StreamActor.ForVisitor(Pump, info, visitor, Session.Extensions, Logger));
+    }
+
+    protected override void OnStreamRequested(PumpEvents.StreamRequested requested) => Pump.Reset(requested.StreamId);
+
+    protected override void OnDraining()
+    {
+        foreach (var (number, port) in _ports)
+        {
+            if (port.Listener is not null)
+                Context.Stop(port.Listener);
+            CloseListener(number, port);
+        }
+
+        _ports.Clear();
+    }
+
+    private void CloseListener(int number, Port port)
+    {
+        Context.Parent.Tell(new SessionProtocol.ReleasePort(number));
+        if (!port.IsOpen)
+            return;
+        Logger.ListenerDown(Session.Name, number);
+        Context.System.EventStream.Publish(new TunnelEvents.ListenerClosed(Session.Name, number));
+    }
+
+    protected override void PostStop()
+    {
+        foreach (var (number, port) in _ports)
+            CloseListener(number, port);
+        base.PostStop();
+    }
+
+    /// <summary>Asks the far end for a sign of life and answers as soon as there is one, or at the timeout.</summary>
+    private void OnProbe(SessionProtocol.Probe probe)
+    {
+        _probeAskers.Add(Sender);
+        if (_probeAskers.Count > 1)
+            return;
+
+        _probed = null;
+        _probePollsLeft = ProbePolls;
+        Ping();
+        Timers.StartPeriodicTimer("probe", ProbePoll.Instance, probe.Timeout / ProbePolls);
+    }
+
+    /// <summary>Pings the connection of the moment; during a gap there is none, until the client comes back or the probe fails.</summary>
+    private void Ping()
+    {
+        var carrier = Session.Wire.Carrier;
+        if (carrier is null || carrier == _probed)
+            return;
+        _probed = carrier;
+        _probeStart = carrier.ReceivedCount;
+        _ = carrier.PingAsync().AsTask().PipeTo(Self, success: sent => new PingSent(sent), failure: _ => new PingSent(true));
+    }
+
+    private void OnProbePoll()
+    {
+        Ping();
+        var alive = _probed is not null && (_probed.ReceivedCount != _probeStart || Pump.IsReceivePaused);
+        if (!alive && --_probePollsLeft > 0)
+            return;
+        AnswerProbe(alive);
+    }
+
+    private void AnswerProbe(bool alive)
+    {
+        Timers.Cancel("probe");
+        foreach (var asker in _probeAskers)
+            asker.Tell(new SessionProtocol.ProbeResult(alive));
+        _probeAskers.Clear();
+    }
+}

@@ -1,0 +1,243 @@
+using System.Diagnostics;
+using Akka.Actor;
+using Akka.Streams;
+using Microsoft.Extensions.Logging;
+using VTunnel.Diagnostics;
+using VTunnel.Protocol.Control;
+using VTunnel.Protocol.Errors;
+using VTunnel.Stages;
+using VTunnel.Streams;
+
+namespace VTunnel.Sessions;
+
+/// <summary>What every session is made with.</summary>
+/// <param name="Name">Unique in the process, e.g. <c>session-7</c>; also the actor's name.</param>
+/// <param name="Wire">What it speaks and over what; the session owns it.</param>
+/// <param name="Identity">The name of the token that opened it; null where none was asked for.</param>
+/// <param name="Extensions">What others have added.</param>
+/// <param name="Logger">For its log lines.</param>
+internal sealed record SessionContext(
+    string Name, SessionWire Wire, string? Identity, TunnelExtensions Extensions, ILogger Logger);
+
+/// <summary>
+/// One tunnel session: owns its graph, its listeners and its streams. It never restarts, because a dead socket does not
+/// come back: it stops and tells its parent why, and whoever wants another session makes another one.
+/// </summary>
+internal abstract class SessionActor : UntypedActor, IWithTimers
+{
+    /// <summary>Silence is noticed between the timeout and one part in this many later.</summary>
+    private const int KeepAliveTicks = 8;
+
+    private readonly long _started = Stopwatch.GetTimestamp();
+    private readonly TimeSpan _idleTimeout;
+    private long _framesSeen;
+    private int _silentTicks;
+    private bool _draining;
+    private Exception? _endReason;
+    private Exception? _graphCause;
+    private int _endedParts;
+    private bool _ended;
+
+    protected SessionActor(SessionContext session)
+    {
+        Session = session;
+        _idleTimeout = session.Wire.IdleTimeout;
+    }
+
+    public ITimerScheduler Timers { get; set; } = null!;
+
+    protected SessionContext Session { get; }
+
+    protected ILogger Logger => Session.Logger;
+
+    protected ISessionPump Pump { get; private set; } = null!;
+
+    protected int StreamCount { get; private set; }
+
+    protected bool IsDraining => _draining;
+
+    private sealed record KeepAliveTick
+    {
+        public static readonly KeepAliveTick Instance = new();
+    }
+
+    private sealed record DrainOver
+    {
+        public static readonly DrainOver Instance = new();
+    }
+
+    /// <summary>A stream or listener that fails takes nothing with it.</summary>
+    protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(e =>
+    {
+        Logger.ChildFailed(e, Session.Name);
+        return Directive.Stop;
+    });
+
+    protected override void PreStart()
+    {
+        Pump = Session.Wire.Start(Context.Materializer(), Self, Session.Name, Logger);
+        Logger.SessionUp(Session.Name, Session.Wire.RemoteName, Session.Wire.Protocol, Session.Identity ?? "none");
+        Context.System.EventStream.Publish(new TunnelEvents.SessionStarted(
+            Session.Name, Session.Wire.RemoteName, Session.Identity, Session.Wire.Protocol));
+        if (_idleTimeout > TimeSpan.Zero)
+            Timers.StartPeriodicTimer("keep-alive", KeepAliveTick.Instance, _idleTimeout / KeepAliveTicks);
+    }
+
+    protected abstract void OnControl(ControlMessage message);
+
+    protected abstract void OnStreamRequested(PumpEvents.StreamRequested requested);
+
+    /// <summary>Called when draining begins: take nothing new.</summary>
+    protected abstract void OnDraining();
+
+    protected override void OnReceive(object message)
+    {
+        switch (message)
+        {
+            case PumpEvents.ControlReceived control:
+                OnControl(control.Message);
+                break;
+            case PumpEvents.StreamRequested requested:
+                OnStreamRequested(requested);
+                break;
+            case PumpEvents.StreamCancelled cancelled:
+                Context.Child(StreamName(cancelled.StreamId)).Tell(StreamProtocol.Cancel.Instance);
+                break;
+            case PumpEvents.SessionOver:
+                TakeNothingNew();
+                break;
+            case LinkEvents.CarrierUp up:
+                OnCarrierUp(up);
+                break;
+            case LinkEvents.CarrierLost lost:
+                OnCarrierLost(lost);
+                break;
+            case SessionProtocol.AttachCarrier attach:
+                Session.Wire.Attach(attach.Carrier, attach.Hello);
+                break;
+            case PumpEvents.PumpEnded ended:
+                OnGraphEnded(ended.Cause);
+                break;
+            case PumpEvents.WireEnded ended:
+                OnGraphEnded(ended.Cause);
+                break;
+            case StreamProtocol.StreamGone:
+                StreamCount--;
+                if (_draining && StreamCount == 0)
+                    EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
+                break;
+            case KeepAliveTick:
+                OnKeepAliveTick();
+                break;
+            case SessionProtocol.Drain drain:
+                TakeNothingNew();
+                if (StreamCount == 0)
+                    EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
+                else
+                    Timers.StartSingleTimer("drain", DrainOver.Instance, drain.Timeout);
+                break;
+            case DrainOver:
+                EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
+                break;
+            case SessionProtocol.End end:
+                EndSession(end.Reason, end.PeerIsGone);
+                break;
+            default:
+                Unhandled(message);
+                break;
+        }
+    }
+
+    protected static string StreamName(uint streamId) => $"stream-{streamId}";
+
+    protected TimeSpan Age => Stopwatch.GetElapsedTime(_started);
+
+    protected void StartStream(Props props, string? name = null)
+    {
+        StreamCount++;
+        if (name is null)
+            Context.ActorOf(props);
+        else
+            Context.ActorOf(props, name);
+    }
+
+    protected void EndSession(Exception reason, bool peerIsGone = false)
+    {
+        if (_endReason is not null && !peerIsGone)
+            return;
+        _endReason ??= reason;
+        if (peerIsGone)
+            Session.Wire.Abort();
+        Pump.Stop(reason);
+    }
+
+    /// <summary>A v2 session has a connection, the first or another.</summary>
+    protected virtual void OnCarrierUp(LinkEvents.CarrierUp up)
+    {
+        if (up.Gap is { } gap)
+            Logger.SessionResumed(Session.Name, up.RemoteName, gap);
+    }
+
+    /// <summary>A v2 session has no connection for now.</summary>
+    protected virtual void OnCarrierLost(LinkEvents.CarrierLost lost) => Logger.SessionWaits(Session.Name, lost.Reason);
+
+    private void TakeNothingNew()
+    {
+        if (_draining)
+            return;
+        _draining = true;
+        OnDraining();
+    }
+
+    private void OnKeepAliveTick()
+    {
+        var frames = Pump.ReceivedFrames;
+        if (frames != _framesSeen || Pump.IsReceivePaused)
+        {
+            _framesSeen = frames;
+            _silentTicks = 0;
+            return;
+        }
+
+        if (++_silentTicks < KeepAliveTicks)
+            return;
+
+        EndSession(new SessionProtocolException(SessionError.KeepAliveTimeout, $"nothing was heard for {_idleTimeout}"), peerIsGone: true);
+    }
+
+    /// <summary>The graph's two ends stop one after the other: the wire says goodbye, the pump delivers what has arrived.</summary>
+    private void OnGraphEnded(Exception? cause)
+    {
+        _graphCause ??= cause;
+        TakeNothingNew();
+        if (++_endedParts < 2)
+            return;
+
+        var reason = _endReason ?? _graphCause;
+        _ended = true;
+        var text = reason switch
+        {
+            null => "closed by the peer",
+            SessionProtocolException e => e.Message,
+            _ => "internal error",
+        };
+        if (reason is not null and not SessionProtocolException)
+            Logger.SessionFailed(reason, Session.Name);
+        Context.Parent.Tell(new SessionProtocol.SessionEnded(Self, reason, text));
+        LogEnd(text);
+        Context.Stop(Self);
+    }
+
+    private void LogEnd(string reason)
+    {
+        Logger.SessionDown(Session.Name, Age, reason);
+        Context.System.EventStream.Publish(new TunnelEvents.SessionEnded(Session.Name, Session.Wire.RemoteName, reason, Age));
+    }
+
+    protected override void PostStop()
+    {
+        if (!_ended)
+            LogEnd("stopped");
+        Session.Wire.Abort();
+    }
+}

@@ -1,0 +1,57 @@
+using Akka.Actor;
+using VTunnel.Carriers;
+using VTunnel.Protocol.Link;
+
+namespace VTunnel.Sessions;
+
+/// <summary>What a session's actor is told and says.</summary>
+public static class SessionProtocol
+{
+    /// <summary>To a session: take no new streams, let those that run finish, for <paramref name="Timeout"/> at most, then end.</summary>
+    public sealed record Drain(TimeSpan Timeout);
+
+    /// <summary>To a session: end now, without a goodbye if the peer is known to be gone.</summary>
+    public sealed record End(Exception Reason, bool PeerIsGone);
+
+    /// <summary>To a v2 session: go on over this connection. The session owns it from now on.</summary>
+    /// <param name="Carrier">An open connection.</param>
+    /// <param name="Hello">On a server, what the client said on it; null on a client.</param>
+    public sealed record AttachCarrier(ICarrier Carrier, LinkHello? Hello);
+
+    /// <summary>To a client's parent: the session lives but needs another connection.</summary>
+    public sealed record NeedsCarrier(string Reason);
+
+    /// <summary>To a client's parent: the session has a connection; null is the first, else the length of the gap.</summary>
+    public sealed record CarrierAttached(TimeSpan? Gap);
+
+    /// <summary>To a server's session: is the client there? Answered with <see cref="ProbeResult"/>.</summary>
+    public sealed record Probe(TimeSpan Timeout);
+
+    /// <summary>From a session: whether anything arrived since the probe.</summary>
+    public sealed record ProbeResult(bool Alive);
+
+    /// <summary>To the parent: may I listen on this port? Answered with <see cref="PortGranted"/> or <see cref="PortRefused"/>.</summary>
+    public sealed record ClaimPort(int Port);
+
+    /// <summary>The port is the session's.</summary>
+    public sealed record PortGranted(int Port);
+
+    /// <summary>The port is not to be had, and why.</summary>
+    public sealed record PortRefused(int Port, string Reason);
+
+    /// <summary>To the parent: the port is free again.</summary>
+    public sealed record ReleasePort(int Port);
+
+    /// <summary>To the parent, last of all. A null cause is an orderly end.</summary>
+    public sealed record SessionEnded(IActorRef Session, Exception? Cause, string Reason);
+
+    /// <summary>To a session or its parents: how are you? Answered with <see cref="SessionStatus"/>.</summary>
+    public sealed record GetStatus
+    {
+        /// <summary>The one instance.</summary>
+        public static readonly GetStatus Instance = new();
+    }
+
+    /// <summary>A session's state.</summary>
+    public sealed record SessionStatus(string Name, string Remote, string? Identity, string Protocol, IReadOnlyList<int> Ports, int Streams, TimeSpan Age, bool IsConnected, TimeSpan? RoundTripTime);
+}

@@ -1,0 +1,58 @@
+using Akka.Actor;
+using Akka.Streams;
+using Akka.Streams.Dsl;
+using Microsoft.Extensions.Logging;
+using VTunnel.Carriers;
+using VTunnel.Protocol.Buffers;
+using VTunnel.Protocol.Control;
+using VTunnel.Protocol.Link;
+using VTunnel.Protocol.V1;
+
+namespace VTunnel.Stages;
+
+/// <summary>The graphs of a session, composed here and nowhere else.</summary>
+internal static class SessionGraph
+{
+    /// <summary>How long a socket lingers for a far side that has not finished although the peer has closed.</summary>
+    private static readonly TimeSpan LingerTimeout = TimeSpan.FromSeconds(5);
+
+    /// <summary>
+    /// Protocol v1 over one carrier:
+    /// <code>
+    /// pump ──V1Message──> encoder ──text──> carrier
+    ///   ^                                      │
+    ///   └───V1Message──── decoder <───text─────┘
+    /// </code>
+    /// </summary>
+    public static ISessionPump RunV1(
+        IMaterializer materializer,
+        V1Session protocol,
+        ICarrier carrier,
+        int maxMessageBytes,
+        IActorRef session,
+        string sessionName,
+        ILogger logger)
+    {
+        var codec = BidiFlow.FromFlows(
+            Flow.FromGraph(new V1EncoderStage()),
+            Flow.FromGraph(new V1DecoderStage(logger, sessionName)));
+        var wire = Flow.FromGraph(new CarrierStage(carrier, maxMessageBytes, session));
+        return Flow.FromGraph(new SessionPumpStage<V1Message>(protocol, session, LingerTimeout, TimeProvider.System))
+            .JoinMaterialized(codec.Join(wire), Keep.Left)
+            .Run(materializer);
+    }
+
+    /// <summary>
+    /// Protocol v2 over a link, which outlives its carriers:
+    /// <code>
+    /// pump ──mux frames──> link <──messages──> the carrier of the moment
+    ///   ^                    │
+    ///   └─────link bytes─────┘
+    /// </code>
+    /// </summary>
+    public static (ISessionPump Pump, ILinkPort Link) RunV2(
+        IMaterializer materializer, V2Session protocol, LinkState link, IActorRef session) =>
+        Flow.FromGraph(new SessionPumpStage<ByteSlice>(protocol, session, LingerTimeout, TimeProvider.System))
+            .JoinMaterialized(Flow.FromGraph(new LinkStage(link, session, TimeProvider.System)), Keep.Both)
+            .Run(materializer);
+}

@@ -1,0 +1,243 @@
+using Akka.Actor;
+using Microsoft.Extensions.Logging;
+using VTunnel.Carriers;
+using VTunnel.Diagnostics;
+using VTunnel.Options;
+using VTunnel.Protocol.Errors;
+using VTunnel.Protocol.Link;
+using VTunnel.Sessions;
+using VTunnel.Streams;
+
+namespace VTunnel.Supervision;
+
+/// <summary>What the server's actor is told.</summary>
+public static class TunnelServerProtocol
+{
+    /// <summary>A client's connection was admitted; the actor owns the carrier from now on.</summary>
+    /// <param name="Carrier">The connection.</param>
+    /// <param name="Token">What opened it; null where no token was asked for.</param>
+    /// <param name="Hello">The first message of a v2 client; null for v1.</param>
+    public sealed record StartSession(ICarrier Carrier, AccessToken? Token, LinkHello? Hello);
+
+    /// <summary>Take no new sessions, let streams finish, end. Answered with <see cref="Drained"/>.</summary>
+    public sealed record Drain
+    {
+        /// <summary>The one instance.</summary>
+        public static readonly Drain Instance = new();
+    }
+
+    /// <summary>Every session has ended.</summary>
+    public sealed record Drained
+    {
+        /// <summary>The one instance.</summary>
+        public static readonly Drained Instance = new();
+    }
+
+    /// <summary>Answered with <see cref="ServerStatus"/>.</summary>
+    public sealed record GetStatus
+    {
+        /// <summary>The one instance.</summary>
+        public static readonly GetStatus Instance = new();
+    }
+
+    /// <summary>The server's state: the ports that are held and by which session.</summary>
+    public sealed record ServerStatus(int Sessions, IReadOnlyDictionary<int, string> Ports);
+}
+
+/// <summary>
+/// The root of a server: supervises the sessions and decides which session holds which port. A port held by a session
+/// that no longer answers goes to the newcomer as soon as a probe has failed.
+/// </summary>
+public sealed class TunnelServerActor : UntypedActor
+{
+    private readonly TunnelServerOptions _options;
+    private readonly TunnelExtensions _extensions;
+    private readonly ILogger _logger;
+    private readonly Dictionary<int, IActorRef> _holders = [];
+    private readonly Dictionary<int, Queue<IActorRef>> _claims = [];
+    private readonly HashSet<IActorRef> _sessions = [];
+    private readonly Dictionary<LinkId, IActorRef> _links = [];
+    private readonly List<IActorRef> _drainAskers = [];
+    private long _nextSession = 1;
+    private bool _draining;
+
+    /// <inheritdoc cref="Props"/>
+    public TunnelServerActor(TunnelServerOptions options, TunnelExtensions extensions, ILogger logger)
+    {
+        _options = options;
+        _extensions = extensions;
+        _logger = logger;
+    }
+
+    /// <summary>How to make one.</summary>
+    public static Props Props(TunnelServerOptions options, TunnelExtensions extensions, ILogger logger) =>
+        Akka.Actor.Props.Create(() => new TunnelServerActor(options, extensions, logger));
+
+    /// <inheritdoc />
+    protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(e =>
+    {
+        _logger.ChildFailed(e, "the server");
+        return Directive.Stop;
+    });
+
+    /// <inheritdoc />
+    protected override void OnReceive(object message)
+    {
+        switch (message)
+        {
+            case TunnelServerProtocol.StartSession start:
+                OnStartSession(start);
+                break;
+            case SessionProtocol.ClaimPort claim:
+                OnClaim(claim.Port, Sender);
+                break;
+            case SessionProtocol.ReleasePort release:
+                Release(release.Port, Sender);
+                break;
+            case SessionProtocol.ProbeResult result:
+                OnProbeResult(Sender, result.Alive);
+                break;
+            case SessionProtocol.SessionEnded:
+                // The ports follow when the actor has stopped and its sockets are closed.
+                break;
+            case Terminated terminated:
+                OnTerminated(terminated.ActorRef);
+                break;
+            case TunnelServerProtocol.Drain:
+                OnDrain();
+                break;
+            case TunnelServerProtocol.GetStatus:
+                Sender.Tell(new TunnelServerProtocol.ServerStatus(
+                    _sessions.Count, _holders.ToDictionary(holder => holder.Key, holder => holder.Value.Path.Name)));
+                break;
+            default:
+                Unhandled(message);
+                break;
+        }
+    }
+
+    private void OnStartSession(TunnelServerProtocol.StartSession start)
+    {
+        if (start.Hello is { IsResume: true } resume)
+        {
+            if (_links.TryGetValue(resume.LinkId, out var known))
+                known.Tell(new SessionProtocol.AttachCarrier(start.Carrier, resume));
+            else
+                Refuse(start.Carrier, LinkRefusal.UnknownLink);
+            return;
+        }
+
+        if (_draining)
+        {
+            Refuse(start.Carrier, new LinkRefusal(LinkRefusalCode.Unavailable, "the server is shutting down"));
+            return;
+        }
+
+        if (_sessions.Count >= _options.MaxSessions)
+        {
+            Refuse(start.Carrier, new LinkRefusal(LinkRefusalCode.Unavailable, $"the server is at its limit of {_options.MaxSessions} sessions"));
+            return;
+        }
+
+        var name = $"session-{_nextSession++}";
+        var linkId = LinkId.None;
+        var wire = start.Hello is { } hello
+            ? SessionWires.ForServer(_options, start.Carrier, hello, out linkId)
+            : SessionWires.ForServer(_options, start.Carrier);
+        var context = new SessionContext(name, wire, start.Token?.Name, _extensions, _logger);
+        var session = Context.Watch(Context.ActorOf(ServerSessionActor.Props(context, _options, start.Token), name));
+        _sessions.Add(session);
+        if (linkId != LinkId.None)
+            _links.Add(linkId, session);
+    }
+
+    private void Refuse(ICarrier carrier, LinkRefusal refusal)
+    {
+        _logger.LinkRefused(carrier.RemoteName, refusal.Text);
+
+        // RefuseAsync ends the carrier whatever happens and does not throw.
+        _ = CarrierHandshake.RefuseAsync(carrier, refusal);
+    }
+
+    private void OnClaim(int port, IActorRef claimant)
+    {
+        if (!_holders.TryGetValue(port, out var holder) || holder.Equals(claimant))
+        {
+            _holders[port] = claimant;
+            claimant.Tell(new SessionProtocol.PortGranted(port));
+            return;
+        }
+
+        if (!_claims.TryGetValue(port, out var waiting))
+            _claims.Add(port, waiting = new Queue<IActorRef>());
+        waiting.Enqueue(claimant);
+        holder.Tell(new SessionProtocol.Probe(_options.ProbeTimeout));
+    }
+
+    private void OnProbeResult(IActorRef holder, bool alive)
+    {
+        foreach (var (port, waiting) in _claims.Where(claim => _holders.GetValueOrDefault(claim.Key)?.Equals(holder) == true).ToArray())
+        {
+            if (!alive)
+            {
+                _logger.SessionSuperseded(holder.Path.Name, _options.ProbeTimeout, waiting.Peek().Path.Name, port);
+                holder.Tell(new SessionProtocol.End(
+                    new SessionProtocolException(SessionError.Superseded, $"it did not answer while another session wanted port {port}"),
+                    PeerIsGone: true));
+                continue;
+            }
+
+            _claims.Remove(port);
+            foreach (var claimant in waiting)
+                claimant.Tell(new SessionProtocol.PortRefused(port, $"port {port} is held by {holder.Path.Name}, which is alive"));
+        }
+    }
+
+    private void Release(int port, IActorRef holder)
+    {
+        if (!holder.Equals(_holders.GetValueOrDefault(port)))
+            return;
+
+        _holders.Remove(port);
+        if (!_claims.Remove(port, out var waiting))
+            return;
+        while (waiting.TryDequeue(out var claimant))
+        {
+            if (_sessions.Contains(claimant))
+                OnClaim(port, claimant);
+        }
+    }
+
+    private void OnTerminated(IActorRef session)
+    {
+        _sessions.Remove(session);
+        foreach (var link in _links.Where(link => link.Value.Equals(session)).Select(link => link.Key).ToArray())
+            _links.Remove(link);
+        foreach (var port in _holders.Where(holder => holder.Value.Equals(session)).Select(holder => holder.Key).ToArray())
+            Release(port, session);
+        if (_draining && _sessions.Count == 0)
+            AnswerDrained();
+    }
+
+    private void OnDrain()
+    {
+        _drainAskers.Add(Sender);
+        if (!_draining)
+        {
+            _draining = true;
+            _logger.Draining(_sessions.Count, _options.DrainTimeout);
+            foreach (var session in _sessions)
+                session.Tell(new SessionProtocol.Drain(_options.DrainTimeout));
+        }
+
+        if (_sessions.Count == 0)
+            AnswerDrained();
+    }
+
+    private void AnswerDrained()
+    {
+        foreach (var asker in _drainAskers)
+            asker.Tell(TunnelServerProtocol.Drained.Instance);
+        _drainAskers.Clear();
+    }
+}
