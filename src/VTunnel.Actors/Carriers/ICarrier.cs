@@ -11,6 +11,9 @@ public interface ICarrier : IAsyncDisposable
     /// <summary>The far end as logs name it, e.g. <c>203.0.113.7:51234</c>.</summary>
     string RemoteName { get; }
 
+    /// <summary>Whether both ends agreed on protocol v2.</summary>
+    bool SpeaksV2 { get; }
+
     /// <summary>
     /// Grows whenever anything at all arrives from the far end while it is received from: a piece of a message, and control
     /// frames where the carrier sees them.
@@ -33,6 +36,6 @@ public interface ICarrier : IAsyncDisposable
     /// <summary>Says goodbye with a close frame. Call it after the last send completed.</summary>
     ValueTask CloseAsync(WebSocketCloseStatus status, string reason);
 
-    /// <summary>Drops the connection at once. Idempotent; never throws.</summary>
+    /// <summary>Drops the connection at once, unless both ends have said goodbye. Idempotent; never throws.</summary>
     void Abort();
 }

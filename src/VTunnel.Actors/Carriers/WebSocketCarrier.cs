@@ -25,8 +25,8 @@ public sealed class WebSocketCarrier : ICarrier
     /// <inheritdoc />
     public string RemoteName { get; }
 
-    /// <summary>The negotiated subprotocol, or null.</summary>
-    public string? SubProtocol => _socket.SubProtocol;
+    /// <inheritdoc />
+    public bool SpeaksV2 => _socket.SubProtocol == TunnelSubProtocol.V2;
 
     /// <inheritdoc />
     public long ReceivedCount => _transport?.ReadCount ?? Interlocked.Read(ref _receives);
@@ -63,7 +63,12 @@ public sealed class WebSocketCarrier : ICarrier
     }
 
     /// <inheritdoc />
-    public void Abort() => _socket.Abort();
+    public void Abort()
+    {
+        // Where both ends have said goodbye, what is left of the connection closes in order and takes the last frame along.
+        if (_socket.State != WebSocketState.Closed)
+            _socket.Abort();
+    }
 
     /// <inheritdoc />
     public ValueTask DisposeAsync()

@@ -66,10 +66,15 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
             socket.Options.CollectHttpResponseDetails = true;
             foreach (var (name, value) in _options.Headers)
                 socket.Options.SetRequestHeader(name, value);
+            if (_options.Protocol != ProtocolPreference.V1)
+                socket.Options.AddSubProtocol(TunnelSubProtocol.V2);
             if (_options.Token is { } token)
                 socket.Options.SetRequestHeader("Authorization", new AuthenticationHeaderValue("Bearer", token.Value).ToString());
             await socket.ConnectAsync(_uri, _invoker, deadline.Token).ConfigureAwait(false);
-            return new WebSocketCarrier(socket, _uri.Authority);
+            var carrier = new WebSocketCarrier(socket, _uri.Authority);
+            if (_options.Protocol == ProtocolPreference.V2 && !carrier.SpeaksV2)
+                throw new TunnelConnectException(ConnectError.Refused, "the server does not speak protocol v2, and nothing else is allowed here");
+            return carrier;
         }
         catch (Exception e)
         {
@@ -77,7 +82,7 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
             socket.Dispose();
             if (e is OperationCanceledException && cancellationToken.IsCancellationRequested)
                 throw;
-            throw Explain(e, status);
+            throw e as TunnelConnectException ?? Explain(e, status);
         }
     }
 
@@ -87,6 +92,8 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
             return new TunnelConnectException(ConnectError.TimedOut, $"no answer within {_options.ConnectTimeout}", e);
         if (status == HttpStatusCode.Unauthorized)
             return new TunnelConnectException(ConnectError.Unauthorized, "the server does not accept the token (401)", e);
+        if (status == HttpStatusCode.Forbidden)
+            return new TunnelConnectException(ConnectError.Forbidden, "the server does not admit this client (403)", e);
         if (status != 0)
             return new TunnelConnectException(ConnectError.Refused, $"the server answered {(int)status} instead of upgrading to a WebSocket", e);
 

@@ -26,6 +26,15 @@ internal static partial class Log
     [LoggerMessage(105, LogLevel.Error, "A stream or listener of {Session} failed and was stopped")]
     public static partial void ChildFailed(this ILogger logger, Exception exception, string session);
 
+    [LoggerMessage(106, LogLevel.Information, "{Session} goes on over {Remote} after a gap of {Gap}")]
+    public static partial void SessionResumed(this ILogger logger, string session, string remote, TimeSpan gap);
+
+    [LoggerMessage(107, LogLevel.Information, "{Session} has lost its connection and waits for another: {Reason}")]
+    public static partial void SessionWaits(this ILogger logger, string session, string reason);
+
+    [LoggerMessage(108, LogLevel.Warning, "A connection from {Remote} was refused: {Reason}")]
+    public static partial void LinkRefused(this ILogger logger, string remote, string reason);
+
     [LoggerMessage(200, LogLevel.Information, "{Session} listens on {Address}:{Port} for {Target}")]
     public static partial void ListenerUp(this ILogger logger, string session, string address, int port, string target);
 

@@ -66,9 +66,18 @@ public sealed class DuplexStreamEndpoint : StreamEndpoint
     /// <remarks>TLS says close_notify first: without it the far end must take the end for a truncation.</remarks>
     public override async ValueTask FinishSendingAsync()
     {
+        await SendCloseNotifyAsync().ConfigureAwait(false);
+        _socket.Shutdown(SocketShutdown.Send);
+    }
+
+    /// <summary>
+    /// Ends the sending direction of TLS and not that of the socket. It says as much, but a web server that sees the
+    /// socket's end takes it for a client who has left and may drop the answer that he still waits for.
+    /// </summary>
+    internal async ValueTask SendCloseNotifyAsync()
+    {
         if (_stream is SslStream tls)
             await tls.ShutdownAsync().ConfigureAwait(false);
-        _socket.Shutdown(SocketShutdown.Send);
     }
 
     /// <inheritdoc />

@@ -3,6 +3,7 @@ using Akka.Actor;
 using Akka.Hosting;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.Features;
+using Microsoft.AspNetCore.Server.Kestrel.Core.Features;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using VTunnel.Access;
@@ -26,7 +27,7 @@ internal sealed class TunnelEndpoint
     private readonly IRequiredActor<TunnelServerActor> _server;
     private readonly TokenVerifier _tokens;
     private readonly ILogger _logger;
-    private int _sessions;
+    private int _v1Sessions;
 
     public TunnelEndpoint(IOptions<TunnelServerOptions> options, IRequiredActor<TunnelServerActor> server, ILoggerFactory loggerFactory)
     {
@@ -69,9 +70,18 @@ internal sealed class TunnelEndpoint
             return;
         }
 
-        if (Interlocked.Increment(ref _sessions) > _options.MaxSessions)
+        var speaksV2 = _options.Protocol != ProtocolPreference.V1 && context.WebSockets.WebSocketRequestedProtocols.Contains(TunnelSubProtocol.V2);
+        if (!speaksV2 && _options.Protocol == ProtocolPreference.V2)
         {
-            Interlocked.Decrement(ref _sessions);
+            await RefuseAsync(context, StatusCodes.Status400BadRequest, $"this server speaks protocol v2 only: offer the subprotocol {TunnelSubProtocol.V2}")
+                .ConfigureAwait(false);
+            return;
+        }
+
+        // A v2 connection may be another one of a session that exists, so its limit is the session's to apply.
+        if (!speaksV2 && Interlocked.Increment(ref _v1Sessions) > _options.MaxSessions)
+        {
+            Interlocked.Decrement(ref _v1Sessions);
             await RefuseAsync(context, StatusCodes.Status503ServiceUnavailable, $"the server is at its limit of {_options.MaxSessions} sessions")
                 .ConfigureAwait(false);
             return;
@@ -80,14 +90,22 @@ internal sealed class TunnelEndpoint
         try
         {
             var server = await _server.GetAsync(context.RequestAborted).ConfigureAwait(false);
-            var socket = await context.WebSockets.AcceptWebSocketAsync().ConfigureAwait(false);
+            DisableRateLimits(context);
+            var socket = await context.WebSockets
+                .AcceptWebSocketAsync(new WebSocketAcceptContext { SubProtocol = speaksV2 ? TunnelSubProtocol.V2 : null })
+                .ConfigureAwait(false);
             var carrier = new WebSocketCarrier(socket, RemoteName(context), context.Items[TransportKey] as ProbedStream);
-            server.Tell(new TunnelServerProtocol.StartSession(carrier, context.Items[TokenKey] as AccessToken));
+            var hello = speaksV2
+                ? await CarrierHandshake.ReadHelloAsync(carrier, _options.HandshakeTimeout, TimeProvider.System).ConfigureAwait(false)
+                : null;
+            if (!speaksV2 || hello is not null)
+                server.Tell(new TunnelServerProtocol.StartSession(carrier, context.Items[TokenKey] as AccessToken, hello));
             await carrier.Disposed.ConfigureAwait(false);
         }
         finally
         {
-            Interlocked.Decrement(ref _sessions);
+            if (!speaksV2)
+                Interlocked.Decrement(ref _v1Sessions);
         }
     }
 
@@ -107,6 +125,18 @@ internal sealed class TunnelEndpoint
         context.Response.StatusCode = status;
         context.Response.ContentType = "text/plain; charset=utf-8";
         return context.Response.WriteAsync(reason + "\n", context.RequestAborted);
+    }
+
+    /// <summary>
+    /// Kestrel drops clients that take or send too little. A session that waits for a slow reader is no such client; whether
+    /// its peer lives is for the keepalive to find out.
+    /// </summary>
+    private static void DisableRateLimits(HttpContext context)
+    {
+        if (context.Features.Get<IHttpMinRequestBodyDataRateFeature>() is { } receiving)
+            receiving.MinDataRate = null;
+        if (context.Features.Get<IHttpMinResponseDataRateFeature>() is { } sending)
+            sending.MinDataRate = null;
     }
 
     private static string RemoteName(HttpContext context) => $"{context.Connection.RemoteIpAddress}:{context.Connection.RemotePort}";

@@ -53,6 +53,18 @@ public sealed record TunnelClientOptions
     /// <summary>Bytes that a v1 stream may hold for a slow target before the session is read no further. Default 1 MiB.</summary>
     public int StreamBufferBytes { get; set; } = 1024 * 1024;
 
+    /// <summary>
+    /// How long a v2 session without a connection lives on. Default 30 s; zero ends it with its connection. Costs up to
+    /// <see cref="MaxSessionWindowBytes"/> of memory meanwhile. The shorter of both sides' counts.
+    /// </summary>
+    public TimeSpan ResumeWindow { get; set; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>The most that a v2 peer may send on one stream before it is read, in bytes; windows grow to it as the path needs. Default 16 MiB, at least 256 KiB.</summary>
+    public int MaxStreamWindowBytes { get; set; } = 16 * 1024 * 1024;
+
+    /// <summary>The bound of all windows of a v2 session beyond 256 KiB a stream, and of what it holds for replay, in bytes. Default 64 MiB, at least 1 MiB.</summary>
+    public int MaxSessionWindowBytes { get; set; } = 64 * 1024 * 1024;
+
     /// <summary>Streams at a time. Default 20,000. A further one is refused.</summary>
     public int MaxStreams { get; set; } = 20_000;
 

@@ -52,6 +52,18 @@ public sealed record TunnelServerOptions
     /// <summary>Bytes that a v1 stream may hold for a slow reader before its session is read no further. Default 1 MiB.</summary>
     public int StreamBufferBytes { get; set; } = 1024 * 1024;
 
+    /// <summary>
+    /// How long a v2 session without a connection lives on. Default 30 s; zero ends it with its connection. Costs up to
+    /// <see cref="MaxSessionWindowBytes"/> of memory meanwhile. The shorter of both sides' counts.
+    /// </summary>
+    public TimeSpan ResumeWindow { get; set; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>The most that a v2 peer may send on one stream before it is read, in bytes; windows grow to it as the path needs. Default 16 MiB, at least 256 KiB.</summary>
+    public int MaxStreamWindowBytes { get; set; } = 16 * 1024 * 1024;
+
+    /// <summary>The bound of all windows of a v2 session beyond 256 KiB a stream, and of what it holds for replay, in bytes. Default 64 MiB, at least 1 MiB.</summary>
+    public int MaxSessionWindowBytes { get; set; } = 64 * 1024 * 1024;
+
     /// <summary>Sessions at a time. Default 10,000. A further upgrade is answered 503.</summary>
     public int MaxSessions { get; set; } = 10_000;
 

@@ -1,10 +1,8 @@
 using Akka.Actor;
-using Akka.Streams;
 using VTunnel.Diagnostics;
 using VTunnel.Extensions;
 using VTunnel.Options;
 using VTunnel.Protocol.Control;
-using VTunnel.Protocol.V1;
 using VTunnel.Routing;
 using VTunnel.Stages;
 using VTunnel.Streams;
@@ -34,7 +32,7 @@ internal sealed class ClientSessionActor : SessionActor
     private readonly Dictionary<int, Forward> _forwards = [];
 
     public ClientSessionActor(SessionContext session, TunnelClientOptions options, IReadOnlyList<ForwardRule> forwards, ITargetDialer dialer)
-        : base(session, options.PingInterval > TimeSpan.Zero ? options.PingInterval * 2 : TimeSpan.Zero)
+        : base(session)
     {
         _options = options;
         _dialer = dialer;
@@ -61,25 +59,23 @@ internal sealed class ClientSessionActor : SessionActor
     protected override void PreStart()
     {
         base.PreStart();
-        if (_options.PingInterval > TimeSpan.Zero)
+        if (Session.Wire.IdleTimeout > TimeSpan.Zero)
             Timers.StartPeriodicTimer("ping", PingTick.Instance, _options.PingInterval);
         foreach (var rule in _initial)
             Add(rule);
     }
 
-    protected override ISessionPump StartGraph(IMaterializer materializer) => SessionGraph.RunV1(
-        materializer,
-        new V1Session(V1Role.Client, new V1SessionOptions
-        {
-            StreamBufferBytes = _options.StreamBufferBytes,
-            MaxStreams = _options.MaxStreams,
-        }),
-        Session.Carrier,
-        _options.MaxMessageBytes,
-        Self,
-        Session.Name,
-        Session.Metrics,
-        Logger);
+    protected override void OnCarrierUp(LinkEvents.CarrierUp up)
+    {
+        base.OnCarrierUp(up);
+        Context.Parent.Tell(new SessionProtocol.CarrierAttached(up.Gap));
+    }
+
+    protected override void OnCarrierLost(LinkEvents.CarrierLost lost)
+    {
+        base.OnCarrierLost(lost);
+        Context.Parent.Tell(new SessionProtocol.NeedsCarrier(lost.Reason));
+    }
 
     protected override void OnReceive(object message)
     {
@@ -139,7 +135,7 @@ internal sealed class ClientSessionActor : SessionActor
 
     protected override void OnStreamRequested(PumpEvents.StreamRequested requested)
     {
-        if (IsClosing)
+        if (IsDraining)
         {
             Pump.Reset(requested.Key);
             return;

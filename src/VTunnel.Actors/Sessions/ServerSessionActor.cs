@@ -1,13 +1,12 @@
 using System.Net.Sockets;
 using Akka.Actor;
-using Akka.Streams;
+using VTunnel.Carriers;
 using VTunnel.Diagnostics;
 using VTunnel.Endpoints;
 using VTunnel.Extensions;
 using VTunnel.Listeners;
 using VTunnel.Options;
 using VTunnel.Protocol.Control;
-using VTunnel.Protocol.V1;
 using VTunnel.Stages;
 using VTunnel.Streams;
 
@@ -18,6 +17,7 @@ internal sealed class ServerSessionActor : SessionActor
 {
     private const int MaxLoggedRefusals = 20;
     private const int ProbePolls = 20;
+    private const int MaxLocalAddrLength = 300;
 
     private readonly TunnelServerOptions _options;
     private readonly AccessToken? _token;
@@ -25,11 +25,12 @@ internal sealed class ServerSessionActor : SessionActor
     private readonly List<IActorRef> _probeAskers = [];
     private int _refusals;
     private bool _streamLimitLogged;
+    private ICarrier? _probed;
     private long _probeStart;
     private int _probePollsLeft;
 
     public ServerSessionActor(SessionContext session, TunnelServerOptions options, AccessToken? token)
-        : base(session, options.IdleTimeout)
+        : base(session)
     {
         _options = options;
         _token = token;
@@ -53,20 +54,6 @@ internal sealed class ServerSessionActor : SessionActor
     {
         public static readonly ProbePoll Instance = new();
     }
-
-    protected override ISessionPump StartGraph(IMaterializer materializer) => SessionGraph.RunV1(
-        materializer,
-        new V1Session(V1Role.Server, new V1SessionOptions
-        {
-            StreamBufferBytes = _options.StreamBufferBytes,
-            MaxStreams = _options.MaxStreamsPerSession,
-        }),
-        Session.Carrier,
-        _options.MaxMessageBytes,
-        Self,
-        Session.Name,
-        Session.Metrics,
-        Logger);
 
     protected override void OnReceive(object message)
     {
@@ -112,12 +99,14 @@ internal sealed class ServerSessionActor : SessionActor
             case SessionProtocol.GetStatus:
                 Sender.Tell(new SessionProtocol.SessionStatus(
                     Session.Name,
-                    Session.Carrier.RemoteName,
+                    Session.Wire.RemoteName,
                     Session.Identity,
-                    Session.Protocol,
+                    Session.Wire.Protocol,
                     [.. _ports.Where(p => p.Value.IsOpen).Select(p => p.Key).Order()],
                     StreamCount,
-                    Age));
+                    Age,
+                    Session.Wire.Carrier is not null,
+                    Session.Wire.RoundTripTime));
                 break;
             default:
                 base.OnReceive(message);
@@ -132,8 +121,10 @@ internal sealed class ServerSessionActor : SessionActor
             OnListen(listen);
     }
 
-    private void OnListen(Listen listen)
+    private void OnListen(Listen asked)
     {
+        // What a client calls its target goes into logs and tables: no line breaks, no megabytes.
+        var listen = asked with { LocalAddr = Printable(asked.LocalAddr) };
         if (_ports.TryGetValue(listen.Port, out var port))
         {
             port.LocalAddr = listen.LocalAddr;
@@ -142,7 +133,7 @@ internal sealed class ServerSessionActor : SessionActor
             return;
         }
 
-        if (IsClosing)
+        if (IsDraining)
             Refuse(listen.Port, "the server is shutting down");
         else if (listen.Port is < 1 or > 65535)
             Refuse(listen.Port, $"port {listen.Port} is out of range: 1 to 65535");
@@ -152,6 +143,14 @@ internal sealed class ServerSessionActor : SessionActor
             Refuse(listen.Port, $"the session is at its limit of {_options.MaxListenersPerSession} listened ports");
         else
             Claim(listen);
+    }
+
+    private static string? Printable(string? text)
+    {
+        if (text is null)
+            return null;
+        var cut = text.Length <= MaxLocalAddrLength ? text : text[..MaxLocalAddrLength];
+        return string.Concat(cut.Select(letter => char.IsControl(letter) ? '?' : letter));
     }
 
     private void Claim(Listen listen)
@@ -164,7 +163,7 @@ internal sealed class ServerSessionActor : SessionActor
         }
 
         var question = new AuthorizationProtocol.AuthorizeListen(
-            Session.Name, Session.Identity, Session.Carrier.RemoteName, listen.Port, listen.LocalAddr);
+            Session.Name, Session.Identity, Session.Wire.RemoteName, listen.Port, listen.LocalAddr);
         _ = AuthorizationProtocol.DecideAsync(authorizer, question).PipeTo(Self, success: decision => new ListenDecided(listen.Port, decision));
     }
 
@@ -218,7 +217,7 @@ internal sealed class ServerSessionActor : SessionActor
 
     private void OnVisitor(int port, Socket socket)
     {
-        if (IsClosing || !_ports.ContainsKey(port))
+        if (IsDraining || !_ports.ContainsKey(port))
         {
             socket.Dispose();
             return;
@@ -278,15 +277,27 @@ internal sealed class ServerSessionActor : SessionActor
         if (_probeAskers.Count > 1)
             return;
 
-        _probeStart = Session.Carrier.ReceivedCount;
+        _probed = null;
         _probePollsLeft = ProbePolls;
-        _ = Session.Carrier.PingAsync().AsTask().PipeTo(Self, success: sent => new PingSent(sent), failure: _ => new PingSent(true));
+        Ping();
         Timers.StartPeriodicTimer("probe", ProbePoll.Instance, probe.Timeout / ProbePolls);
+    }
+
+    /// <summary>Pings the connection of the moment; during a gap there is none, until the client comes back or the probe fails.</summary>
+    private void Ping()
+    {
+        var carrier = Session.Wire.Carrier;
+        if (carrier is null || carrier == _probed)
+            return;
+        _probed = carrier;
+        _probeStart = carrier.ReceivedCount;
+        _ = carrier.PingAsync().AsTask().PipeTo(Self, success: sent => new PingSent(sent), failure: _ => new PingSent(true));
     }
 
     private void OnProbePoll()
     {
-        var alive = Session.Carrier.ReceivedCount != _probeStart || Pump.IsReceivePaused;
+        Ping();
+        var alive = _probed is not null && (_probed.ReceivedCount != _probeStart || Pump.IsReceivePaused);
         if (!alive && --_probePollsLeft > 0)
             return;
         AnswerProbe(alive);

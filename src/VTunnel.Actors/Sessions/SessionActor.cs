@@ -2,12 +2,10 @@ using System.Diagnostics;
 using Akka.Actor;
 using Akka.Streams;
 using Microsoft.Extensions.Logging;
-using VTunnel.Carriers;
 using VTunnel.Diagnostics;
 using VTunnel.Extensions;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Errors;
-using VTunnel.Protocol.V1;
 using VTunnel.Stages;
 using VTunnel.Streams;
 
@@ -15,14 +13,13 @@ namespace VTunnel.Sessions;
 
 /// <summary>What every session is made with.</summary>
 /// <param name="Name">Unique in the process, e.g. <c>session-7</c>; also the actor's name.</param>
-/// <param name="Carrier">The connection; the session owns it.</param>
-/// <param name="Protocol"><c>v1</c> or <c>v2</c>.</param>
+/// <param name="Wire">What it speaks and over what; the session owns it.</param>
 /// <param name="Identity">The name of the token that opened it; null where none was asked for.</param>
 /// <param name="Extensions">What others have added.</param>
 /// <param name="Metrics">What counts.</param>
 /// <param name="Logger">For its log lines.</param>
 internal sealed record SessionContext(
-    string Name, ICarrier Carrier, string Protocol, string? Identity, TunnelExtensions Extensions, RoleMetrics Metrics, ILogger Logger);
+    string Name, SessionWire Wire, string? Identity, TunnelExtensions Extensions, RoleMetrics Metrics, ILogger Logger);
 
 /// <summary>
 /// One tunnel session: owns its graph, its listeners and its streams. It never restarts, because a dead socket does not
@@ -38,14 +35,17 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     private readonly HashSet<IActorRef> _streams = [];
     private long _receivedSeen;
     private int _silentTicks;
-    private bool _draining;
+    private bool _takesNothingNew;
+    private bool _endsWhenIdle;
     private Exception? _endReason;
+    private Exception? _graphCause;
+    private int _endedParts;
     private bool _ended;
 
-    protected SessionActor(SessionContext session, TimeSpan idleTimeout)
+    protected SessionActor(SessionContext session)
     {
         Session = session;
-        _idleTimeout = idleTimeout;
+        _idleTimeout = session.Wire.IdleTimeout;
     }
 
     public ITimerScheduler Timers { get; set; } = null!;
@@ -62,7 +62,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     protected int StreamCount => _streams.Count;
 
     /// <summary>Whether nothing new is taken.</summary>
-    protected bool IsClosing => _draining || _ended;
+    protected bool IsDraining => _takesNothingNew;
 
     private sealed record KeepAliveTick
     {
@@ -83,17 +83,15 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     protected override void PreStart()
     {
-        Pump = StartGraph(Context.Materializer());
+        Pump = Session.Wire.Start(Context.Materializer(), Self, Session.Name, Session.Metrics, Logger);
         StreamServices = new StreamServices(Pump, Session.Extensions, Session.Metrics, Logger);
         Session.Metrics.SessionStarted();
-        Logger.SessionUp(Session.Name, Session.Carrier.RemoteName, Session.Protocol, Session.Identity ?? "none");
+        Logger.SessionUp(Session.Name, Session.Wire.RemoteName, Session.Wire.Protocol, Session.Identity ?? "none");
         Context.System.EventStream.Publish(new TunnelEvents.SessionStarted(
-            Session.Name, Session.Carrier.RemoteName, Session.Identity, Session.Protocol));
+            Session.Name, Session.Wire.RemoteName, Session.Identity, Session.Wire.Protocol));
         if (_idleTimeout > TimeSpan.Zero)
             Timers.StartPeriodicTimer("keep-alive", KeepAliveTick.Instance, _idleTimeout / KeepAliveTicks);
     }
-
-    protected abstract ISessionPump StartGraph(IMaterializer materializer);
 
     protected abstract void OnControl(ControlMessage message);
 
@@ -115,8 +113,23 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
             case PumpEvents.StreamCancelled cancelled:
                 Context.Child(StreamName(cancelled.Key)).Tell(StreamProtocol.Cancel.Instance);
                 break;
+            case PumpEvents.SessionOver:
+                TakeNothingNew();
+                break;
+            case LinkEvents.CarrierUp up:
+                OnCarrierUp(up);
+                break;
+            case LinkEvents.CarrierLost lost:
+                OnCarrierLost(lost);
+                break;
+            case SessionProtocol.AttachCarrier attach:
+                Session.Wire.Attach(attach.Carrier, attach.Hello);
+                break;
             case PumpEvents.PumpEnded ended:
-                OnPumpEnded(ended.Cause);
+                OnGraphEnded(ended.Cause);
+                break;
+            case PumpEvents.WireEnded ended:
+                OnGraphEnded(ended.Cause);
                 break;
             case StreamProtocol.StreamGone:
                 OnStreamGone(Sender);
@@ -125,10 +138,8 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
                 OnKeepAliveTick();
                 break;
             case SessionProtocol.Drain drain:
-                if (_draining)
-                    break;
-                _draining = true;
-                OnDraining();
+                TakeNothingNew();
+                _endsWhenIdle = true;
                 if (StreamCount == 0)
                     EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
                 else
@@ -161,7 +172,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
             return;
         if (_ended)
             Context.Stop(Self);
-        else if (_draining)
+        else if (_endsWhenIdle)
             EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
     }
 
@@ -171,13 +182,31 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
             return;
         _endReason ??= reason;
         if (peerIsGone)
-            Session.Carrier.Abort();
+            Session.Wire.Abort();
         Pump.Stop(reason);
+    }
+
+    /// <summary>A v2 session has a connection, the first or another.</summary>
+    protected virtual void OnCarrierUp(LinkEvents.CarrierUp up)
+    {
+        if (up.Gap is { } gap)
+            Logger.SessionResumed(Session.Name, up.RemoteName, gap);
+    }
+
+    /// <summary>A v2 session has no connection for now.</summary>
+    protected virtual void OnCarrierLost(LinkEvents.CarrierLost lost) => Logger.SessionWaits(Session.Name, lost.Reason);
+
+    private void TakeNothingNew()
+    {
+        if (_takesNothingNew)
+            return;
+        _takesNothingNew = true;
+        OnDraining();
     }
 
     private void OnKeepAliveTick()
     {
-        var received = Session.Carrier.ReceivedCount;
+        var received = Session.Wire.Carrier?.ReceivedCount ?? 0;
         if (received != _receivedSeen || Pump.IsReceivePaused)
         {
             _receivedSeen = received;
@@ -191,9 +220,15 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
         EndSession(new SessionProtocolException(SessionError.KeepAliveTimeout, $"nothing was heard for {_idleTimeout}"), peerIsGone: true);
     }
 
-    private void OnPumpEnded(Exception? cause)
+    /// <summary>The graph's two ends stop one after the other: the wire says goodbye, the pump delivers what has arrived.</summary>
+    private void OnGraphEnded(Exception? cause)
     {
-        var reason = _endReason ?? cause;
+        _graphCause ??= cause;
+        TakeNothingNew();
+        if (++_endedParts < 2)
+            return;
+
+        var reason = _endReason ?? _graphCause;
         _ended = true;
         var text = reason switch
         {
@@ -216,7 +251,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     private void LogEnd(string reason)
     {
         Logger.SessionDown(Session.Name, Age, reason);
-        Context.System.EventStream.Publish(new TunnelEvents.SessionEnded(Session.Name, Session.Carrier.RemoteName, reason, Age));
+        Context.System.EventStream.Publish(new TunnelEvents.SessionEnded(Session.Name, Session.Wire.RemoteName, reason, Age));
     }
 
     protected override void PostStop()
@@ -224,9 +259,6 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
         Session.Metrics.SessionEnded();
         if (!_ended)
             LogEnd("stopped");
-        Session.Carrier.Abort();
-
-        // Disposing a WebSocket does not wait for anything, so the task is complete by now.
-        _ = Session.Carrier.DisposeAsync().AsTask();
+        Session.Wire.Abort();
     }
 }

@@ -1,4 +1,6 @@
 using Akka.Actor;
+using VTunnel.Carriers;
+using VTunnel.Protocol.Link;
 
 namespace VTunnel.Sessions;
 
@@ -10,6 +12,27 @@ public static class SessionProtocol
 
     /// <summary>To a session: end now, without a goodbye if the peer is known to be gone.</summary>
     public sealed record End(Exception Reason, bool PeerIsGone);
+
+    /// <summary>To a v2 session: go on over this connection. The session owns it from now on.</summary>
+    /// <param name="Carrier">An open connection.</param>
+    /// <param name="Hello">On a server, what the client said on it; null on a client.</param>
+    public sealed record AttachCarrier(ICarrier Carrier, LinkHello? Hello) : IDisposable
+    {
+        /// <summary>Drops the connection; for those who find no receiver.</summary>
+        public void Dispose()
+        {
+            Carrier.Abort();
+
+            // An aborted carrier has nothing to wait for.
+            _ = Carrier.DisposeAsync().AsTask();
+        }
+    }
+
+    /// <summary>To a client's parent: the session lives but needs another connection.</summary>
+    public sealed record NeedsCarrier(string Reason);
+
+    /// <summary>To a client's parent: the session has a connection; null is the first, else the length of the gap.</summary>
+    public sealed record CarrierAttached(TimeSpan? Gap);
 
     /// <summary>To a server's session: is the client there? Answered with <see cref="ProbeResult"/>.</summary>
     public sealed record Probe(TimeSpan Timeout);
@@ -40,5 +63,5 @@ public static class SessionProtocol
     }
 
     /// <summary>A session's state.</summary>
-    public sealed record SessionStatus(string Name, string Remote, string? Identity, string Protocol, IReadOnlyList<int> Ports, int Streams, TimeSpan Age);
+    public sealed record SessionStatus(string Name, string Remote, string? Identity, string Protocol, IReadOnlyList<int> Ports, int Streams, TimeSpan Age, bool IsConnected, TimeSpan? RoundTripTime);
 }

@@ -1,5 +1,6 @@
 using System.Net.WebSockets;
 using System.Text;
+using Akka.Actor;
 using Akka.Streams;
 using Akka.Streams.Stage;
 using VTunnel.Carriers;
@@ -11,7 +12,7 @@ namespace VTunnel.Stages;
 /// <summary>
 /// Whole text messages over one carrier: sends what comes in, gives out what arrives, reads only on demand.
 /// Completes after a close frame; fails with a <see cref="SessionProtocolException"/> otherwise. When upstream
-/// completes it says goodbye with a close frame and completes.
+/// completes it says goodbye with a close frame, waits for the peer's, and completes.
 /// </summary>
 internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
 {
@@ -20,16 +21,21 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
     /// <summary>By RFC 6455, in UTF-8.</summary>
     private const int MaxReasonBytes = 123;
 
-    /// <summary>How long a peer that does not read may hold up a goodbye.</summary>
+    /// <summary>How long a peer that does not read, or does not answer, may hold up a goodbye.</summary>
     private static readonly TimeSpan FarewellTimeout = TimeSpan.FromSeconds(2);
 
     private readonly Inlet<ByteSlice> _in = new("Carrier.in");
     private readonly Outlet<ByteSlice> _out = new("Carrier.out");
     private readonly ICarrier _carrier;
     private readonly int _maxMessageBytes;
+    private readonly IActorRef _session;
 
-    public CarrierStage(ICarrier carrier, int maxMessageBytes)
+    /// <param name="carrier">The connection.</param>
+    /// <param name="maxMessageBytes">What the peer may send at once.</param>
+    /// <param name="session">Told <see cref="PumpEvents.WireEnded"/>.</param>
+    public CarrierStage(ICarrier carrier, int maxMessageBytes, IActorRef session)
     {
+        _session = session;
         _carrier = carrier;
         _maxMessageBytes = maxMessageBytes;
         Shape = new FlowShape<ByteSlice, ByteSlice>(_in, _out);
@@ -40,7 +46,13 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
     protected override GraphStageLogic CreateLogic(Attributes inheritedAttributes) => new Logic(this);
 
     /// <summary>The close frame that tells the peer why its session ends.</summary>
-    internal static (WebSocketCloseStatus Status, string Reason) CloseFor(Exception? cause) => cause switch
+    internal static (WebSocketCloseStatus Status, string Reason) CloseFor(Exception? cause)
+    {
+        var (status, reason) = Describe(cause);
+        return (status, Shorten(reason));
+    }
+
+    private static (WebSocketCloseStatus Status, string Reason) Describe(Exception? cause) => cause switch
     {
         null => (WebSocketCloseStatus.NormalClosure, ""),
         SessionProtocolException { Code: SessionError.MessageTooLarge } e => (WebSocketCloseStatus.MessageTooBig, e.Message),
@@ -50,6 +62,14 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
         SessionProtocolException e => (WebSocketCloseStatus.NormalClosure, e.Message),
         _ => (WebSocketCloseStatus.InternalServerError, "internal error"),
     };
+
+    /// <summary>Cuts between characters.</summary>
+    private static string Shorten(string reason)
+    {
+        Span<byte> bytes = stackalloc byte[MaxReasonBytes];
+        Encoding.UTF8.GetEncoder().Convert(reason, bytes, flush: false, out var used, out _, out _);
+        return reason[..used];
+    }
 
     private sealed class Logic : TimerGraphStageLogic, IInHandler, IOutHandler
     {
@@ -65,8 +85,17 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
         private int _length;
         private ByteSlice _outgoing;
         private Exception? _closeCause;
+        private Exception? _endCause;
         private bool _closing;
         private bool _farewellStarted;
+        private bool _farewellSent;
+        private bool _peerSaidGoodbye;
+
+        /// <summary>
+        /// Whether to go on reading. After the own close frame too, only to drop what comes before the peer's: a socket that is
+        /// closed with unread bytes is reset, and the reset would overtake the close frame.
+        /// </summary>
+        private bool WantsToReceive => _closing ? _farewellSent && !_peerSaidGoodbye : IsAvailable(_stage._out);
 
         public Logic(CarrierStage stage)
             : base(stage.Shape)
@@ -114,7 +143,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
         private void Receive()
         {
             // Loops instead of recursing: a busy carrier completes many receives at once.
-            while (!_receive.IsPending && !_closing && IsAvailable(_stage._out))
+            while (!_receive.IsPending && WantsToReceive)
             {
                 _message ??= ByteChunk.Rent(FirstReadBytes);
                 if (_length == _message.Array.Length)
@@ -150,13 +179,20 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
                 return false;
             }
 
-            if (_closing)
-                return false;
-
             if (result.MessageType == WebSocketMessageType.Close)
             {
-                SayGoodbye(null);
+                _peerSaidGoodbye = true;
+                if (_farewellSent)
+                    Stop();
+                else
+                    SayGoodbye(null);
                 return false;
+            }
+
+            if (_closing)
+            {
+                _length = 0;
+                return true;
             }
 
             if (result.MessageType != WebSocketMessageType.Text)
@@ -225,7 +261,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             _outgoing.Release();
             _outgoing = default;
             if (_farewellStarted)
-                Stop();
+                OnFarewellSent();
             else if (_closing)
                 StartFarewell();
             else if (!HasBeenPulled(_stage._in))
@@ -252,7 +288,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             bool completed;
             try
             {
-                completed = _send.Start(_carrier.CloseAsync(status, Shorten(reason)));
+                completed = _send.Start(_carrier.CloseAsync(status, reason));
             }
             catch (Exception e)
             {
@@ -264,8 +300,18 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
                 OnSent();
         }
 
+        private void OnFarewellSent()
+        {
+            _farewellSent = true;
+            if (_peerSaidGoodbye)
+                Stop();
+            else
+                Receive();
+        }
+
         private void Stop()
         {
+            _endCause = _closeCause;
             if (_closeCause is null)
                 CompleteStage();
             else
@@ -277,7 +323,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             if (_closing)
                 Stop();
             else
-                FailStage(new SessionProtocolException(SessionError.ConnectionLost, $"the connection was lost: {e.Message}", e));
+                FailStage(_endCause = new SessionProtocolException(SessionError.ConnectionLost, $"the connection was lost: {e.Message}", e));
         }
 
         public override void PostStop()
@@ -287,14 +333,8 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             // A receive or send under way uses its buffer until it completes.
             _receive.Abandon(_message);
             _send.Abandon(_outgoing.Chunk);
+            _stage._session.Tell(new PumpEvents.WireEnded(_endCause), ActorRefs.NoSender);
         }
 
-        /// <summary>Cuts between characters.</summary>
-        private static string Shorten(string reason)
-        {
-            Span<byte> bytes = stackalloc byte[MaxReasonBytes];
-            Encoding.UTF8.GetEncoder().Convert(reason, bytes, flush: false, out var used, out _, out _);
-            return reason[..used];
-        }
     }
 }

@@ -5,6 +5,8 @@ using Microsoft.Extensions.Logging;
 using VTunnel.Carriers;
 using VTunnel.Diagnostics;
 using VTunnel.Protocol.Buffers;
+using VTunnel.Protocol.Control;
+using VTunnel.Protocol.Link;
 using VTunnel.Protocol.V1;
 
 namespace VTunnel.Stages;
@@ -33,9 +35,23 @@ internal static class SessionGraph
         var codec = BidiFlow.FromFlows(
             Flow.FromGraph(new V1EncoderStage()),
             Flow.FromGraph(new V1DecoderStage(logger, sessionName)));
-        var wire = Flow.FromGraph(new CarrierStage(carrier, maxMessageBytes));
-        return Flow.FromGraph(new SessionPumpStage<V1Message>(protocol, session, metrics))
+        var wire = Flow.FromGraph(new CarrierStage(carrier, maxMessageBytes, session));
+        return Flow.FromGraph(new SessionPumpStage<V1Message>(protocol, session, metrics, TimeProvider.System))
             .JoinMaterialized(codec.Join(wire), Keep.Left)
             .Run(materializer);
     }
+
+    /// <summary>
+    /// Protocol v2 over a link, which outlives its carriers:
+    /// <code>
+    /// pump ──mux frames──> link <──messages──> the carrier of the moment
+    ///   ^                    │
+    ///   └─────link bytes─────┘
+    /// </code>
+    /// </summary>
+    public static (ISessionPump Pump, ILinkPort Link) RunV2(
+        IMaterializer materializer, V2Session protocol, LinkState link, IActorRef session, RoleMetrics metrics) =>
+        Flow.FromGraph(new SessionPumpStage<ByteSlice>(protocol, session, metrics, TimeProvider.System))
+            .JoinMaterialized(Flow.FromGraph(new LinkStage(link, session, TimeProvider.System)), Keep.Both)
+            .Run(materializer);
 }

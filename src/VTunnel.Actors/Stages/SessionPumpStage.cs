@@ -25,6 +25,9 @@ internal sealed record PumpTimeouts
 
     /// <summary>How long a peer that does not read may hold up what is sent at the end of a session. Default 2 s.</summary>
     public TimeSpan Flush { get; init; } = TimeSpan.FromSeconds(2);
+
+    /// <summary>How long slow endpoints may take what has arrived for them after the session's end. Default 30 s.</summary>
+    public TimeSpan Tail { get; init; } = TimeSpan.FromSeconds(30);
 }
 
 /// <summary>
@@ -42,14 +45,18 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
     private readonly IMultiplexer<TFrame> _multiplexer;
     private readonly IActorRef _session;
     private readonly RoleMetrics _metrics;
+    private readonly TimeProvider _clock;
     private readonly PumpTimeouts _timeouts;
 
     /// <param name="multiplexer">The protocol; owned by the stage from now on.</param>
     /// <param name="session">Told what <see cref="PumpEvents"/> says.</param>
     /// <param name="metrics">Counts bytes.</param>
+    /// <param name="clock">For what the protocol measures.</param>
     /// <param name="timeouts">Null for the defaults.</param>
-    public SessionPumpStage(IMultiplexer<TFrame> multiplexer, IActorRef session, RoleMetrics metrics, PumpTimeouts? timeouts = null)
+    public SessionPumpStage(
+        IMultiplexer<TFrame> multiplexer, IActorRef session, RoleMetrics metrics, TimeProvider clock, PumpTimeouts? timeouts = null)
     {
+        _clock = clock;
         _multiplexer = multiplexer;
         _session = session;
         _metrics = metrics;
@@ -152,6 +159,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
     private sealed class Logic : TimerGraphStageLogic, ISessionPump, IInHandler, IOutHandler
     {
         private const string FlushTimer = "flush";
+        private const string TailTimer = "tail";
 
         /// <summary>What one stream may read before the others have their turn.</summary>
         private const int TurnBytes = 256 * 1024;
@@ -168,12 +176,20 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         // Bounded by what exists: each stream is in it at most once, and actors send a few commands per stream.
         private readonly ConcurrentQueue<object> _signals = new();
 
+        private readonly long _origin;
         private bool _drainingEvents;
         private long _lastSerial;
         private long _tailBytes;
+
+        /// <summary>Streams take part no more; what is queued is still sent.</summary>
         private bool _stopping;
+
+        /// <summary>The peer is listened to no more.</summary>
         private bool _failed;
-        private bool _ended;
+
+        /// <summary>The session is over, and with it the multiplexer; endpoints may still take what has arrived for them.</summary>
+        private bool _isOver;
+        private bool _stageStopped;
         private Exception? _cause;
         private int _stopped;
         private volatile bool _receivePaused;
@@ -183,6 +199,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         {
             _stage = stage;
             _mux = stage._multiplexer;
+            _origin = stage._clock.GetTimestamp();
             _wake = new StageWake(GetAsyncCallback(OnWake));
             SetHandler(stage._in, this);
             SetHandler(stage._out, this);
@@ -222,9 +239,10 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         public void OnPush()
         {
             var frame = Grab(_stage._in);
-            if (_ended)
+            if (_isOver)
                 return;
 
+            Tick();
             try
             {
                 _mux.Receive(frame);
@@ -238,22 +256,32 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             Progress();
         }
 
-        public void OnPull() => Progress();
+        public void OnPull()
+        {
+            if (_isOver)
+                return;
+            Tick();
+            Progress();
+        }
 
-        public void OnUpstreamFinish() => EndNow(null);
+        private void Tick() => _mux.Now = _stage._clock.GetElapsedTime(_origin);
 
-        public void OnUpstreamFailure(Exception e) => EndNow(e);
+        public void OnUpstreamFinish() => End(null);
+
+        public void OnUpstreamFailure(Exception e) => End(e);
 
         public void OnDownstreamFinish(Exception cause) =>
-            EndNow(cause is SubscriptionWithCancelException.NonFailureCancellation ? null : cause);
+            End(cause is SubscriptionWithCancelException.NonFailureCancellation ? null : cause);
 
         private void OnWake()
         {
             _wake.Clear();
+            if (!_isOver)
+                Tick();
             try
             {
                 // Only what is here now: an endpoint that is always ready must not keep the stage from its ports.
-                for (var left = _signals.Count; left > 0 && !_ended && _signals.TryDequeue(out var signal); left--)
+                for (var left = _signals.Count; left > 0 && !_stageStopped && _signals.TryDequeue(out var signal); left--)
                 {
                     if (signal is PumpedStream stream)
                         OnEndpointSignal(stream);
@@ -267,7 +295,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 return;
             }
 
-            if (_ended)
+            if (_stageStopped)
                 return;
             if (!_signals.IsEmpty)
                 _wake.Signal();
@@ -277,7 +305,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         /// <summary>Everything that may have become possible: deliver, send, receive.</summary>
         private void Progress()
         {
-            if (_ended)
+            if (_isOver)
                 return;
 
             try
@@ -293,7 +321,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                     else if (_stopping)
                     {
                         // Everything before has been taken by the layer below, or it would not ask for more.
-                        End();
+                        End(null);
                         return;
                     }
                 }
@@ -316,6 +344,12 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         private void Execute(Command command)
         {
+            if (_isOver)
+            {
+                Refuse(command);
+                return;
+            }
+
             switch (command)
             {
                 case Command.Open open:
@@ -409,7 +443,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             _drainingEvents = true;
             try
             {
-                while (!_ended && _mux.TryTakeEvent(out var happened))
+                while (!_isOver && _mux.TryTakeEvent(out var happened))
                     Handle(happened);
             }
             finally
@@ -657,7 +691,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             _stage._metrics.BytesIn(slice.Length);
             slice.Release();
             CountTail(stream);
-            if (!stream.LostItsId)
+            if (IsKnownToMux(stream))
                 _mux.Consumed(stream.Id, slice.Length);
             return true;
         }
@@ -716,11 +750,21 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         protected override void OnTimer(object timerKey)
         {
-            if (timerKey is PumpedStream stream)
-                OnStreamTimer(stream);
-            else
-                End();
+            switch (timerKey)
+            {
+                case PumpedStream stream:
+                    OnStreamTimer(stream);
+                    break;
+                case FlushTimer:
+                    End(null);
+                    break;
+                case TailTimer:
+                    StopStage();
+                    break;
+            }
         }
+
+        private bool IsKnownToMux(PumpedStream stream) => !_isOver && !stream.LostItsId;
 
         private void OnStreamTimer(PumpedStream stream)
         {
@@ -756,7 +800,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 return;
 
             // After an orderly close nothing more is owed to the peer, but its accounts of unread bytes must be settled.
-            if (!stream.LostItsId)
+            if (IsKnownToMux(stream))
                 _mux.Reset(stream.Id);
             EndStream(stream, end, abort: true);
         }
@@ -781,6 +825,8 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             stream.ReadBuffer = null;
             stream.Writes = default;
             stream.Owner?.Tell(new PumpEvents.StreamEnded(end, stream.BytesIn, stream.BytesOut), _stage._session);
+            if (_isOver && _streams.Count + _withoutId.Count == 0)
+                StopStage();
         }
 
         /// <summary>Endpoints may be anybody's: one that throws here must not take the session with it.</summary>
@@ -826,8 +872,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             }
             else
             {
-                _cause ??= e;
-                End();
+                End(e);
             }
         }
 
@@ -837,53 +882,82 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 return;
             _stopping = true;
             _cause ??= reason;
-            foreach (var stream in AllStreams())
-                Break(stream, StreamEnd.SessionEnded);
             ScheduleOnce(FlushTimer, _stage._timeouts.Flush);
+            foreach (var stream in AllStreams())
+            {
+                if (stream is not { PeerDone: true, Endpoint: not null })
+                {
+                    Break(stream, StreamEnd.SessionEnded);
+                }
+                else if (!stream.GoneFromSession)
+                {
+                    // All that the peer had to say is here and is delivered; what it still expects, it does not get.
+                    _mux.Reset(stream.Id);
+                    LeaveSession(stream);
+                }
+            }
         }
 
         /// <summary>
-        /// Ends this side. The stage itself ends when the carrier has, which says goodbye to the peer meanwhile.
+        /// The session is over. Streams whose peer had finished sending still deliver what has arrived; all others break.
         /// </summary>
-        private void End()
+        private void End(Exception? cause)
         {
-            EndStreams();
+            if (_isOver)
+                return;
+            _cause ??= cause;
+            CancelTimer(FlushTimer);
+            foreach (var stream in AllStreams())
+            {
+                if (stream is not { PeerDone: true, Endpoint: not null, WriteDone: false })
+                    EndStream(stream, StreamEnd.SessionEnded, abort: !stream.WriteDone);
+                else if (!stream.GoneFromSession)
+                    LeaveSession(stream);
+            }
+
+            _isOver = true;
+            _mux.Abandon();
+            if (_streams.Count + _withoutId.Count == 0)
+            {
+                StopStage();
+                return;
+            }
+
+            SetKeepGoing(true);
+            ScheduleOnce(TailTimer, _stage._timeouts.Tail);
+            _stage._session.Tell(new PumpEvents.SessionOver(), ActorRefs.NoSender);
+
+            // In this order: what comes to the carrier first is the reason that it gives the peer.
             if (_cause is null)
                 Complete(_stage._out);
             else
                 Fail(_stage._out, _cause);
+            Cancel(_stage._in);
         }
 
-        /// <summary>The carrier is gone.</summary>
-        private void EndNow(Exception? cause)
+        private void StopStage()
         {
-            if (!_ended)
-                _cause ??= cause;
-            EndStreams();
+            if (_stageStopped)
+                return;
+            _stageStopped = true;
             if (_cause is null)
                 CompleteStage();
             else
                 FailStage(_cause);
         }
 
-        private void EndStreams()
-        {
-            if (_ended)
-                return;
-            _ended = true;
-            CancelTimer(FlushTimer);
-            foreach (var stream in AllStreams())
-                EndStream(stream, StreamEnd.SessionEnded, abort: true);
-            _mux.Abandon();
-            Interlocked.Exchange(ref _stopped, 1);
-            RefuseLateCommands();
-        }
-
         private PumpedStream[] AllStreams() => [.. _streams.Values, .. _withoutId];
 
         public override void PostStop()
         {
-            EndStreams();
+            _stageStopped = true;
+            if (!_isOver)
+                _mux.Abandon();
+            _isOver = true;
+            foreach (var stream in AllStreams())
+                EndStream(stream, StreamEnd.SessionEnded, abort: true);
+            Interlocked.Exchange(ref _stopped, 1);
+            RefuseLateCommands();
             _stage._session.Tell(new PumpEvents.PumpEnded(_cause), ActorRefs.NoSender);
         }
 
@@ -892,15 +966,21 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         {
             while (_signals.TryDequeue(out var signal))
             {
-                switch (signal)
-                {
-                    case Command.Open open:
-                        Refuse(open.Endpoint, open.Owner, StreamEnd.SessionEnded);
-                        break;
-                    case Command.Attach attach:
-                        Refuse(attach.Endpoint, attach.Owner, StreamEnd.SessionEnded);
-                        break;
-                }
+                if (signal is Command command)
+                    Refuse(command);
+            }
+        }
+
+        private void Refuse(Command command)
+        {
+            switch (command)
+            {
+                case Command.Open open:
+                    Refuse(open.Endpoint, open.Owner, StreamEnd.SessionEnded);
+                    break;
+                case Command.Attach attach:
+                    Refuse(attach.Endpoint, attach.Owner, StreamEnd.SessionEnded);
+                    break;
             }
         }
     }

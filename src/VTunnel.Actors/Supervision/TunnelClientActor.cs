@@ -104,6 +104,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
     private long _nextSession = 1;
     private int _failures;
     private bool _stopping;
+    private bool _isDialling;
     private TunnelConnectException? _failure;
 
     /// <inheritdoc cref="Props"/>
@@ -210,6 +211,12 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
             case ClientSessionProtocol.ListenAnswered answered when Sender.Equals(_session):
                 OnListenAnswered(answered);
                 break;
+            case SessionProtocol.CarrierAttached when Sender.Equals(_session):
+                OnConnected("v2");
+                break;
+            case SessionProtocol.NeedsCarrier needs when Sender.Equals(_session):
+                OnCarrierLost(needs.Reason);
+                break;
             case SessionProtocol.SessionEnded ended when ended.Session.Equals(_session):
                 _lastEnd = ended;
                 break;
@@ -219,7 +226,8 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
             case TunnelClientProtocol.Stop:
                 OnStop();
                 break;
-            case SessionProtocol.SessionEnded or ClientSessionProtocol.ListenAnswered or Terminated:
+            case SessionProtocol.SessionEnded or SessionProtocol.NeedsCarrier or SessionProtocol.CarrierAttached
+                or ClientSessionProtocol.ListenAnswered or Terminated:
                 // From a session that has been replaced.
                 break;
             default:
@@ -248,6 +256,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
 
     private void Dial()
     {
+        _isDialling = true;
         ChangeState(TunnelClientState.Connecting, null);
         _logger.ClientConnecting(_serverName);
         _ = DialAsync(_connector, _dialing.Token).PipeTo(Self, success: carrier => new Dialled(carrier), failure: e => new DialFailed(e));
@@ -265,17 +274,42 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
 
     private void OnDialled(Dialled dialled)
     {
+        _isDialling = false;
         if (_stopping)
         {
             dialled.Dispose();
             return;
         }
 
+        var carrier = dialled.Carrier;
+        if (_session is not null && carrier.SpeaksV2)
+        {
+            // The session has been waiting for this; it says when it goes on, or ends when the server does not know it any more.
+            _session.Tell(new SessionProtocol.AttachCarrier(carrier, null));
+            return;
+        }
+
+        if (_session is not null)
+        {
+            // The server has become one that cannot go on with it.
+            Context.Unwatch(_session);
+            _session.Tell(new SessionProtocol.End(
+                new SessionProtocolException(SessionError.ConnectionLost, "the server does not speak protocol v2 any more"), PeerIsGone: true));
+        }
+
         var name = $"session-{_nextSession++}";
         _lastEnd = null;
-        var session = new SessionContext(name, dialled.Carrier, "v1", null, _extensions, _metrics.For(TunnelRole.Client), _logger);
+        var wire = carrier.SpeaksV2 ? SessionWires.ForV2Client(_options, carrier) : SessionWires.ForV1Client(_options, carrier);
+        var session = new SessionContext(name, wire, null, _extensions, _metrics.For(TunnelRole.Client), _logger);
         _session = Context.Watch(Context.ActorOf(ClientSessionActor.Props(session, _options, [.. _forwards], _dialer), name));
-        _logger.ClientConnected(_serverName, session.Protocol);
+        if (!carrier.SpeaksV2)
+            OnConnected(wire.Protocol);
+    }
+
+    /// <summary>A v1 session is up with its connection, a v2 session when both sides have greeted each other.</summary>
+    private void OnConnected(string protocol)
+    {
+        _logger.ClientConnected(_serverName, protocol);
         Timers.StartSingleTimer("stable", Stable.Instance, _options.StableAfter);
         ChangeState(TunnelClientState.Connected, null);
         foreach (var asker in _connectAskers)
@@ -285,9 +319,21 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
 
     private void OnDialFailed(Exception cause)
     {
+        _isDialling = false;
         if (_stopping)
             return;
         Retry(cause as TunnelConnectException ?? new TunnelConnectException(ConnectError.Unreachable, cause.Message, cause));
+    }
+
+    private void OnCarrierLost(string reason)
+    {
+        Timers.Cancel("stable");
+        if (_stopping)
+            return;
+        if (_options.AutoReconnect)
+            Retry(new TunnelConnectException(ConnectError.ConnectionLost, reason));
+        else
+            _session!.Tell(new SessionProtocol.End(new SessionProtocolException(SessionError.ConnectionLost, reason), PeerIsGone: true));
     }
 
     private void OnSessionGone()
@@ -299,6 +345,10 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
             Finish("stopped", null);
             return;
         }
+
+        // A v2 session that ends in a gap leaves the dialling that was for it to the next session.
+        if (_isDialling || Timers.IsTimerActive("dial"))
+            return;
 
         var reason = _lastEnd?.Reason ?? "the session failed";
         Retry(new TunnelConnectException(ConnectError.ConnectionLost, reason, _lastEnd?.Cause));

@@ -4,6 +4,7 @@ using VTunnel.Carriers;
 using VTunnel.Diagnostics;
 using VTunnel.Options;
 using VTunnel.Protocol.Errors;
+using VTunnel.Protocol.Link;
 using VTunnel.Sessions;
 using VTunnel.Extensions;
 
@@ -15,7 +16,8 @@ public static class TunnelServerProtocol
     /// <summary>A client's connection was admitted; the actor owns the carrier from now on.</summary>
     /// <param name="Carrier">The connection.</param>
     /// <param name="Token">What opened it; null where no token was asked for.</param>
-    public sealed record StartSession(ICarrier Carrier, AccessToken? Token) : IDisposable
+    /// <param name="Hello">The first message of a v2 client; null for v1.</param>
+    public sealed record StartSession(ICarrier Carrier, AccessToken? Token, LinkHello? Hello) : IDisposable
     {
         /// <summary>Drops the connection; for those who find no receiver.</summary>
         public void Dispose()
@@ -65,6 +67,7 @@ public sealed class TunnelServerActor : UntypedActor
     private readonly Dictionary<int, IActorRef> _holders = [];
     private readonly Dictionary<int, Queue<IActorRef>> _claims = [];
     private readonly HashSet<IActorRef> _sessions = [];
+    private readonly Dictionary<LinkId, IActorRef> _links = [];
     private readonly List<IActorRef> _drainAskers = [];
     private long _nextSession = 1;
     private bool _draining;
@@ -130,15 +133,45 @@ public sealed class TunnelServerActor : UntypedActor
 
     private void OnStartSession(TunnelServerProtocol.StartSession start)
     {
+        if (start.Hello is { IsResume: true } resume)
+        {
+            if (_links.TryGetValue(resume.LinkId, out var known))
+                known.Tell(new SessionProtocol.AttachCarrier(start.Carrier, resume));
+            else
+                Refuse(start.Carrier, LinkRefusal.UnknownLink);
+            return;
+        }
+
         if (_draining)
         {
-            start.Dispose();
+            Refuse(start.Carrier, new LinkRefusal(LinkRefusalCode.Unavailable, "the server is shutting down"));
+            return;
+        }
+
+        if (_sessions.Count >= _options.MaxSessions)
+        {
+            Refuse(start.Carrier, new LinkRefusal(LinkRefusalCode.Unavailable, $"the server is at its limit of {_options.MaxSessions} sessions"));
             return;
         }
 
         var name = $"session-{_nextSession++}";
-        var session = new SessionContext(name, start.Carrier, "v1", start.Token?.Name, _extensions, _metrics.For(TunnelRole.Server), _logger);
-        _sessions.Add(Context.Watch(Context.ActorOf(ServerSessionActor.Props(session, _options, start.Token), name)));
+        var linkId = LinkId.None;
+        var wire = start.Hello is { } hello
+            ? SessionWires.ForServer(_options, start.Carrier, hello, out linkId)
+            : SessionWires.ForServer(_options, start.Carrier);
+        var context = new SessionContext(name, wire, start.Token?.Name, _extensions, _metrics.For(TunnelRole.Server), _logger);
+        var session = Context.Watch(Context.ActorOf(ServerSessionActor.Props(context, _options, start.Token), name));
+        _sessions.Add(session);
+        if (linkId != LinkId.None)
+            _links.Add(linkId, session);
+    }
+
+    private void Refuse(ICarrier carrier, LinkRefusal refusal)
+    {
+        _logger.LinkRefused(carrier.RemoteName, refusal.Text);
+
+        // RefuseAsync ends the carrier whatever happens and does not throw.
+        _ = CarrierHandshake.RefuseAsync(carrier, refusal);
     }
 
     private void OnClaim(int port, IActorRef claimant)
@@ -193,6 +226,8 @@ public sealed class TunnelServerActor : UntypedActor
     private void OnTerminated(IActorRef session)
     {
         _sessions.Remove(session);
+        foreach (var link in _links.Where(link => link.Value.Equals(session)).Select(link => link.Key).ToArray())
+            _links.Remove(link);
         foreach (var port in _holders.Where(holder => holder.Value.Equals(session)).Select(holder => holder.Key).ToArray())
             Release(port, session);
         if (_draining && _sessions.Count == 0)

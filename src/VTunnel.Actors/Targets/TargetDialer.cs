@@ -48,7 +48,7 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
             throw new TargetException(TargetError.CertificateAuthorityFileInvalid, e.Message, e);
         }
 
-        _rewriter = new HostRewriter(DialTlsAsync, loggerFactory ?? NullLoggerFactory.Instance);
+        _rewriter = new HostRewriter(loggerFactory ?? NullLoggerFactory.Instance);
     }
 
     /// <inheritdoc />
@@ -63,7 +63,10 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
         return new TlsTargetEndpoint(connection, target, _rewriter, _timeProvider);
     }
 
-    /// <summary>Ends every HTTP connection to a target at once and stops what serves them. Other endpoints live on.</summary>
+    /// <summary>Whether the web server that reads HTTP requests has been needed yet.</summary>
+    internal bool IsRewriterStarted => _rewriter.IsStarted;
+
+    /// <summary>Stops reading HTTP requests: sending on endpoints where they come from fails from now on. Other endpoints live on.</summary>
     public async ValueTask DisposeAsync()
     {
         if (Interlocked.Exchange(ref _disposed, 1) == 0)

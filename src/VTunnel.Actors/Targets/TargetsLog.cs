@@ -6,6 +6,12 @@ namespace VTunnel.Targets;
 /// <summary>What this folder logs. Event ids 6000 to 6099.</summary>
 internal static partial class TargetsLog
 {
-    [LoggerMessage(6000, LogLevel.Information, "HTTP to {Target}: {Leg} failed: {Cause}")]
-    public static partial void HttpForwardingFailed(ILogger logger, ForwardTarget target, string leg, string cause);
+    [LoggerMessage(6000, LogLevel.Debug, "{Target}: cannot read the visitor's HTTP: {Reason}")]
+    public static partial void RequestUnreadable(ILogger logger, ForwardTarget target, string reason);
+
+    [LoggerMessage(6001, LogLevel.Debug, "{Target}: takes no more: {Reason}")]
+    public static partial void TargetTakesNoMore(ILogger logger, ForwardTarget target, string reason);
+
+    [LoggerMessage(6002, LogLevel.Debug, "{Target}: the visitor left: {Reason}")]
+    public static partial void VisitorLeft(ILogger logger, ForwardTarget target, string reason);
 }

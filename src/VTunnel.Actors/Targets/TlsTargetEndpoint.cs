@@ -1,18 +1,20 @@
 using System.Net;
 using VTunnel.Endpoints;
+using System.Net.Sockets;
+using System.Runtime.CompilerServices;
 using VTunnel.Routing;
 using VTunnel.Targets.Http;
 
 namespace VTunnel.Targets;
 
 /// <summary>
-/// A <c>tls://</c> target as its visitor meets it: plain bytes in and out. The first bytes decide once, for the whole
-/// connection, whether they go to the target as they are or through the <see cref="HostRewriter"/>.
+/// A <c>tls://</c> target as its visitor meets it: plain bytes in and out. What the target sends always goes to the
+/// visitor as it is. The visitor's first bytes decide once, for the whole connection, whether his go to the target as
+/// they are too, or through the <see cref="HostRewriter"/>.
 /// </summary>
 /// <remarks>
-/// Until then an empty read waits on the TLS connection. A target that speaks (or hangs up) before the visitor has
-/// finished a request line is no HTTP server waiting for requests, so that decides too. The read takes no bytes,
-/// hence whoever gets the connection afterwards misses none.
+/// Until that is decided, an empty read waits on the TLS connection. A target that speaks (or hangs up) before the
+/// visitor has finished a request line is no HTTP server waiting for requests, so that decides as well.
 /// </remarks>
 internal sealed class TlsTargetEndpoint : StreamEndpoint
 {
@@ -28,19 +30,21 @@ internal sealed class TlsTargetEndpoint : StreamEndpoint
     private readonly HostRewriter _rewriter;
     private readonly TimeProvider _timeProvider;
     private readonly Task _targetSpeaks;
-    private readonly TaskCompletionSource _decided = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     private RequestLineDetector _detector;
     private byte[] _held = [];
     private int _heldLength;
     private ITimer? _holdTimer;
+    private HttpVisitor? _http;
+    private int _refusalTaken;
 
-    /// <summary>The delivery of the bytes that were held back; sends wait for it. Written before <see cref="_path"/>.</summary>
+    /// <summary>The delivery of the bytes that were held back; sends wait for it.</summary>
     private Task _releasing = Task.CompletedTask;
 
-    /// <summary>Where the bytes go; null until that is decided.</summary>
-    private volatile StreamEndpoint? _path;
+    /// <summary>Written last: whoever sees it decided sees the rest.</summary>
+    private volatile FirstBytes _kind = FirstBytes.Undecided;
 
+    /// <summary>Takes ownership of a connection on which nothing has been sent or received.</summary>
     public TlsTargetEndpoint(
         DuplexStreamEndpoint connection, ForwardTarget target, HostRewriter rewriter, TimeProvider timeProvider)
     {
@@ -56,38 +60,57 @@ internal sealed class TlsTargetEndpoint : StreamEndpoint
     /// <inheritdoc />
     public override EndPoint? RemoteEndPoint { get; }
 
+    /// <summary>What the visitor speaks, as far as it is known.</summary>
+    public FirstBytes Kind => _kind;
+
     /// <inheritdoc />
     public override ValueTask<int> ReceiveAsync(Memory<byte> buffer) =>
-        _path is { } path && (path != _connection || _targetSpeaks.IsCompletedSuccessfully)
-            ? path.ReceiveAsync(buffer)
-            : ReceiveOnceDecidedAsync(buffer);
+        _kind == FirstBytes.Other && _targetSpeaks.IsCompletedSuccessfully
+            ? _connection.ReceiveAsync(buffer)
+            : ReceiveWatchedAsync(buffer);
 
-    private async ValueTask<int> ReceiveOnceDecidedAsync(Memory<byte> buffer)
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
+    private async ValueTask<int> ReceiveWatchedAsync(Memory<byte> buffer)
     {
-        await _decided.Task.ConfigureAwait(false);
-        if (_path == _connection)
+        try
+        {
             await _targetSpeaks.ConfigureAwait(false);
-        return await _path!.ReceiveAsync(buffer).ConfigureAwait(false);
+            PassThrough();
+            var received = await _connection.ReceiveAsync(buffer).ConfigureAwait(false);
+            if (!buffer.IsEmpty)
+                _http?.Received(buffer.Span[..received]);
+            return received;
+        }
+        catch (Exception e) when (_http?.Refusal is not null && e is IOException or SocketException or ObjectDisposedException)
+        {
+            return TakeRefusal(buffer.Span);
+        }
     }
 
     /// <inheritdoc />
     public override ValueTask SendAsync(ReadOnlyMemory<byte> buffer) =>
-        _path is { } path && _releasing.IsCompletedSuccessfully ? path.SendAsync(buffer) : SendOnceDecidedAsync(buffer);
+        _kind != FirstBytes.Undecided && _releasing.IsCompletedSuccessfully ? SendOnAsync(buffer) : SendOnceDecidedAsync(buffer);
 
     private async ValueTask SendOnceDecidedAsync(ReadOnlyMemory<byte> buffer)
     {
         if (!TryDecide(buffer.Span))
             return;
         await _releasing.ConfigureAwait(false);
-        await _path!.SendAsync(buffer).ConfigureAwait(false);
+        await SendOnAsync(buffer).ConfigureAwait(false);
     }
+
+    private ValueTask SendOnAsync(ReadOnlyMemory<byte> buffer) =>
+        _http is { } http ? http.SendAsync(buffer) : _connection.SendAsync(buffer);
 
     /// <inheritdoc />
     public override async ValueTask FinishSendingAsync()
     {
         PassThrough();
         await _releasing.ConfigureAwait(false);
-        await _path!.FinishSendingAsync().ConfigureAwait(false);
+        if (_http is { } http)
+            await http.FinishSendingAsync().ConfigureAwait(false);
+        else
+            await _connection.FinishSendingAsync().ConfigureAwait(false);
     }
 
     /// <inheritdoc />
@@ -95,7 +118,7 @@ internal sealed class TlsTargetEndpoint : StreamEndpoint
     {
         _connection.Abort();
         PassThrough();
-        _path!.Abort();
+        _http?.Close(new IOException("The connection was aborted."));
     }
 
     /// <inheritdoc />
@@ -105,7 +128,7 @@ internal sealed class TlsTargetEndpoint : StreamEndpoint
             return;
         _connection.Dispose();
         PassThrough();
-        _path!.Dispose();
+        _http?.Close(new ObjectDisposedException(nameof(TlsTargetEndpoint)));
     }
 
     /// <summary>False if <paramref name="bytes"/> settle nothing yet; they are held back then.</summary>
@@ -113,70 +136,71 @@ internal sealed class TlsTargetEndpoint : StreamEndpoint
     {
         lock (_gate)
         {
-            if (_path is not null)
+            if (_kind != FirstBytes.Undecided)
                 return true;
             if (bytes.IsEmpty)
                 return false;
 
-            var first = bytes;
-            if (_heldLength > 0)
-            {
+            var heldBefore = _heldLength;
+            if (heldBefore > 0)
                 Hold(bytes);
-                first = _held.AsSpan(0, _heldLength);
-            }
 
-            switch (_detector.Inspect(first))
+            var kind = _detector.Inspect(heldBefore > 0 ? _held.AsSpan(0, _heldLength) : bytes);
+            if (kind == FirstBytes.Undecided)
             {
-                case FirstBytes.Undecided:
-                    if (_heldLength == 0)
-                        Hold(bytes);
-                    WaitForMore();
-                    return false;
-                case FirstBytes.Http:
-                    Unhold(bytes.Length);
-                    var visitor = _rewriter.CreateVisitor(_target, _connection, _targetSpeaks);
-                    var held = _held.AsMemory(0, _heldLength);
-                    // A hop to the pool: what starts here is foreign code, and the gate is held.
-                    Decide(visitor, Task.Run(() => StartAsync(visitor, held)));
-                    return true;
-                default:
-                    Unhold(bytes.Length);
-                    PassThrough();
-                    return true;
+                if (heldBefore == 0)
+                    Hold(bytes);
+                WaitForMore();
+                return false;
             }
-        }
-    }
 
-    private async Task StartAsync(HttpVisitor visitor, ReadOnlyMemory<byte> held)
-    {
-        await _rewriter.ServeAsync(visitor).ConfigureAwait(false);
-        if (!held.IsEmpty)
-            await visitor.SendAsync(held).ConfigureAwait(false);
+            // The caller sends what he has just brought.
+            _heldLength = heldBefore;
+            Decide(kind);
+            return true;
+        }
     }
 
     private void PassThrough()
     {
         lock (_gate)
         {
-            if (_path is not null)
-                return;
-            Decide(_connection, _heldLength == 0 ? Task.CompletedTask : SendHeldAsync(_held.AsMemory(0, _heldLength)));
+            if (_kind == FirstBytes.Undecided)
+                Decide(FirstBytes.Other);
         }
     }
 
-    private async Task SendHeldAsync(ReadOnlyMemory<byte> held) => await _connection.SendAsync(held).ConfigureAwait(false);
-
-    private void Decide(StreamEndpoint path, Task releasing)
+    private void Decide(FirstBytes kind)
     {
-        // Whoever sends next sees a failure; if nobody does, the reader learns of the broken connection by itself.
-        _ = releasing.ContinueWith(
+        var held = _held.AsMemory(0, _heldLength);
+        if (kind == FirstBytes.Http)
+        {
+            var http = _rewriter.CreateVisitor(_target, _connection);
+            _http = http;
+            // A hop to the pool: what starts here is foreign code, and the gate is held.
+            _releasing = Task.Run(() => StartHttpAsync(http, held));
+        }
+        else if (!held.IsEmpty)
+        {
+            _releasing = SendHeldAsync(held);
+        }
+
+        // Whoever sends next sees a failure; if nobody does, the receiver learns of the broken connection by itself.
+        _ = _releasing.ContinueWith(
             static failed => _ = failed.Exception, default, TaskContinuationOptions.OnlyOnFaulted, TaskScheduler.Default);
-        _releasing = releasing;
-        _path = path;
         _held = [];
         _holdTimer?.Dispose();
-        _decided.TrySetResult();
+        _kind = kind;
     }
+
+    private async Task StartHttpAsync(HttpVisitor http, ReadOnlyMemory<byte> held)
+    {
+        await _rewriter.ServeAsync(http).ConfigureAwait(false);
+        if (!held.IsEmpty)
+            await http.SendAsync(held).ConfigureAwait(false);
+    }
+
+    private async Task SendHeldAsync(ReadOnlyMemory<byte> held) => await _connection.SendAsync(held).ConfigureAwait(false);
 
     private async Task DecideWhenTargetSpeaksAsync()
     {
@@ -201,6 +225,13 @@ internal sealed class TlsTargetEndpoint : StreamEndpoint
         _heldLength += bytes.Length;
     }
 
-    /// <summary>Takes back what was held only to be looked at: the caller sends it himself.</summary>
-    private void Unhold(int count) => _heldLength = Math.Max(0, _heldLength - count);
+    /// <summary>The web server's answer to what it could not read takes the place of the target's.</summary>
+    private int TakeRefusal(Span<byte> buffer)
+    {
+        var rest = _http!.Refusal.AsSpan(_refusalTaken);
+        var taken = Math.Min(rest.Length, buffer.Length);
+        rest[..taken].CopyTo(buffer);
+        _refusalTaken += taken;
+        return taken;
+    }
 }

@@ -37,7 +37,8 @@ internal sealed class TlsTrust
         check = new CertificateCheck(peer, _timeProvider, _insecure);
         return new SslClientAuthenticationOptions
         {
-            TargetHost = host,
+            // The dot that ends an absolute name is for the resolver; certificates are without.
+            TargetHost = host.TrimEnd('.'),
             CertificateChainPolicy = CreatePolicy(),
             RemoteCertificateValidationCallback = check.Accepts,
         };

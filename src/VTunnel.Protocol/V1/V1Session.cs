@@ -1,5 +1,6 @@
 using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Control;
+using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Multiplexing;
 
 namespace VTunnel.Protocol.V1;
@@ -17,7 +18,7 @@ namespace VTunnel.Protocol.V1;
 /// </para>
 /// <para>
 /// Messages that make no sense in this role or for this stream are ignored: in v1 they are the normal races with
-/// <c>close</c>. Nothing a peer sends ends a v1 session, so <see cref="Receive"/> throws nothing.
+/// <c>close</c>. No message of a peer ends a v1 session, so <see cref="Receive"/> throws nothing.
 /// </para>
 /// </remarks>
 public sealed class V1Session : IMultiplexer<V1Message>
@@ -27,6 +28,9 @@ public sealed class V1Session : IMultiplexer<V1Message>
 
     // What a chunk costs besides its array: the chunk, and its places in queues on the way to the reader.
     private const int ChunkOverheadBytes = 128;
+
+    // Requests that were received before reading stopped are answered all the same, up to this many times the limit.
+    private const int AnswerLimitFactor = 4;
 
     private static readonly V1Message Ping = new(V1MessageType.Ping);
     private static readonly V1Message Pong = new(V1MessageType.Pong);
@@ -86,7 +90,10 @@ public sealed class V1Session : IMultiplexer<V1Message>
     }
 
     /// <inheritdoc />
-    /// <remarks>Ids go from 1 up; after the last one they begin again with those that no stream has.</remarks>
+    /// <remarks>
+    /// Ids go from 1 up; after the last one they begin again with those that no stream has. 0 when
+    /// <see cref="StreamCount"/> has reached <see cref="V1SessionOptions.MaxStreams"/>.
+    /// </remarks>
     /// <exception cref="InvalidOperationException">This is the client's end.</exception>
     /// <exception cref="ArgumentOutOfRangeException">The port is not 1 to 65535.</exception>
     public uint Open(StreamRequest request)
@@ -144,8 +151,8 @@ public sealed class V1Session : IMultiplexer<V1Message>
 
     /// <inheritdoc />
     /// <remarks>
-    /// Sends <c>close</c> after what is queued. As that ends both directions, <see cref="StreamEventKind.Closed"/> follows, as if
-    /// the peer had ended the stream; what the peer sends until it knows is dropped, and what it had sent no longer counts as held.
+    /// Sends <c>close</c> after what is queued. That ends both directions (<see cref="HasHalfClose"/>): no event of the stream
+    /// follows, what the peer sends until it knows is dropped, and what it had sent no longer counts as held.
     /// </remarks>
     public void Finish(uint streamId)
     {
@@ -156,7 +163,6 @@ public sealed class V1Session : IMultiplexer<V1Message>
         Forgive(stream);
         if (stream.Queued.IsEmpty)
             QueueClose(stream);
-        _events.Enqueue(new StreamEvent(StreamEventKind.Closed, streamId));
     }
 
     /// <inheritdoc />
@@ -192,8 +198,8 @@ public sealed class V1Session : IMultiplexer<V1Message>
         if (bytes == 0)
             return;
 
-        // The caller counts bytes and not messages, so memory is taken to be spread evenly; the last byte settles the account.
-        var freed = bytes == stream.UnreadBytes ? stream.HeldBytes : (long)((Int128)stream.HeldBytes * bytes / stream.UnreadBytes);
+        // The caller counts bytes and not messages, so memory is taken to be spread evenly over them; the last byte frees the rest.
+        var freed = (long)((Int128)stream.HeldBytes * bytes / stream.UnreadBytes);
         stream.UnreadBytes -= bytes;
         stream.HeldBytes -= freed;
         _heldBytes -= freed;
@@ -204,6 +210,10 @@ public sealed class V1Session : IMultiplexer<V1Message>
 
     /// <inheritdoc />
     /// <exception cref="ArgumentException">The message has no form in v1.</exception>
+    /// <exception cref="SessionProtocolException">
+    /// Four times <see cref="V1SessionOptions.MaxControlFrames"/> answers wait: not reading on was not enough, because that many
+    /// requests were on their way through this side already. The peer asks and does not read.
+    /// </exception>
     public void SendControl(ControlMessage message)
     {
         ArgumentNullException.ThrowIfNull(message);
@@ -214,10 +224,12 @@ public sealed class V1Session : IMultiplexer<V1Message>
                 break;
 
             case ListenOk ok:
+                CheckAnswers();
                 QueueAnswer(new V1Message(V1MessageType.ListenOk, Port: ok.Port));
                 break;
 
             case ListenErr err:
+                CheckAnswers();
                 QueueAnswer(new V1Message(V1MessageType.ListenErr, Port: err.Port, Text: err.Error));
                 break;
 
@@ -471,6 +483,12 @@ public sealed class V1Session : IMultiplexer<V1Message>
         _answerCount++;
         if (_answerCount > _options.MaxControlFrames)
             _answersFull = true;
+    }
+
+    private void CheckAnswers()
+    {
+        if (_answerCount >= (long)_options.MaxControlFrames * AnswerLimitFactor)
+            throw new SessionProtocolException(SessionError.ProtocolViolation, $"The peer left {_answerCount} answers to its requests unread.");
     }
 
     private void RaiseControl(ControlMessage message) => _events.Enqueue(new StreamEvent(StreamEventKind.Control, Control: message));

@@ -18,7 +18,7 @@ public sealed class CarrierStageTests : VirtualTimeKit
     private static readonly TimeSpan Farewell = TimeSpan.FromSeconds(2);
 
     private IManualWire<ByteSlice> Run(MemoryCarrier carrier, TestProbe? observer = null, bool takesAll = true) =>
-        Flow.FromGraph(new CarrierStage(carrier, MaxMessageBytes))
+        Flow.FromGraph(new CarrierStage(carrier, MaxMessageBytes, TestActor))
             .JoinMaterialized(Flow.FromGraph(new ManualWireStage<ByteSlice>(takesAll: takesAll, observer: observer?.Ref)), Keep.Right)
             .Run(CallingThreadMaterializer());
 
@@ -53,22 +53,22 @@ public sealed class CarrierStageTests : VirtualTimeKit
         Assert.Equal(MaxMessageBytes, Text(probe.ExpectMsg<WireEvents.Took>()).Length);
 
         await pair.Client.SendTextAsync(new string('x', MaxMessageBytes + 1));
+        Assert.Null(await pair.Client.ReceiveTextAsync());
+        await pair.Client.CloseAsync(WebSocketCloseStatus.NormalClosure, "");
         var failure = Assert.IsType<SessionProtocolException>(probe.ExpectMsg<WireEvents.Finished>().Failure);
         Assert.Equal(SessionError.MessageTooLarge, failure.Code);
-        Assert.Null(await pair.Client.ReceiveTextAsync());
         Assert.Equal((WebSocketCloseStatus.MessageTooBig, "a message exceeds the limit of 65536 bytes"), pair.Client.CloseReceived);
     }
 
     [Fact]
     public async Task A_message_beyond_the_limit_is_refused_before_it_is_all_there()
     {
-        var pair = new MemoryCarrierPair(bufferBytes: 16 * 1024 * 1024);
+        var pair = new MemoryCarrierPair();
         pair.Server.Incoming.FragmentBytes = 1024;
-        var probe = CreateTestProbe();
-        Run(pair.Server, probe);
-        await pair.Client.SendTextAsync(new string('x', 8 * 1024 * 1024));
-        probe.ExpectMsg<WireEvents.Finished>();
-        Assert.InRange(pair.Server.ReceivedCount, MaxMessageBytes / 1024, MaxMessageBytes / 1024 + 1);
+        Run(pair.Server);
+        await pair.Client.Outgoing.WriteAsync(new byte[MaxMessageBytes + 1], WebSocketMessageType.Text, endOfMessage: false);
+        Assert.Null(await pair.Client.ReceiveTextAsync());
+        Assert.Equal(WebSocketCloseStatus.MessageTooBig, pair.Client.CloseReceived!.Value.Status);
     }
 
     [Fact]
@@ -78,9 +78,10 @@ public sealed class CarrierStageTests : VirtualTimeKit
         var probe = CreateTestProbe();
         Run(pair.Server, probe);
         await pair.Client.SendAsync(new byte[] { 1, 2, 3 }, WebSocketMessageType.Binary);
+        Assert.Null(await pair.Client.ReceiveTextAsync());
+        await pair.Client.CloseAsync(WebSocketCloseStatus.NormalClosure, "");
         var failure = Assert.IsType<SessionProtocolException>(probe.ExpectMsg<WireEvents.Finished>().Failure);
         Assert.Equal(SessionError.UnexpectedMessageKind, failure.Code);
-        Assert.Null(await pair.Client.ReceiveTextAsync());
         Assert.Equal(WebSocketCloseStatus.InvalidMessageType, pair.Client.CloseReceived!.Value.Status);
     }
 
@@ -103,7 +104,13 @@ public sealed class CarrierStageTests : VirtualTimeKit
         wire.Close(code is { } error ? new SessionProtocolException(error, "the reason") : null);
         Assert.Null(await pair.Client.ReceiveTextAsync());
         Assert.Equal((status, code is null ? "" : "the reason"), pair.Client.CloseReceived);
+        Assert.False(pair.Server.Aborted.IsCompleted);
+
+        // What the peer still says has no reader; its goodbye is the end.
+        await pair.Client.SendTextAsync("too late");
+        await pair.Client.CloseAsync(status, "");
         await pair.Server.Aborted.WaitAsync(TestTimeouts.Long);
+        Assert.Equal(code, (ExpectMsg<PumpEvents.WireEnded>().Cause as SessionProtocolException)?.Code);
     }
 
     [Fact]
@@ -205,6 +212,17 @@ public sealed class CarrierStageTests : VirtualTimeKit
         Time.Advance(Farewell - TimeSpan.FromMilliseconds(1));
         Assert.False(pair.Server.Aborted.IsCompleted);
         Time.Advance(TimeSpan.FromMilliseconds(1));
+        await pair.Server.Aborted.WaitAsync(TestTimeouts.Long);
+    }
+
+    [Fact]
+    public async Task A_peer_that_does_not_answer_the_goodbye_is_not_waited_for_long()
+    {
+        var pair = new MemoryCarrierPair();
+        Run(pair.Server).Close();
+        Assert.Null(await pair.Client.ReceiveTextAsync());
+        Assert.False(pair.Server.Aborted.IsCompleted);
+        Time.Advance(Farewell);
         await pair.Server.Aborted.WaitAsync(TestTimeouts.Long);
     }
 }

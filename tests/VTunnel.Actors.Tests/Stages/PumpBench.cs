@@ -27,7 +27,7 @@ internal sealed class PumpBench
         _createProbe = createProbe;
         Session = createProbe();
         Protocol = new V1Session(role, options);
-        (Pump, Wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(Protocol, Session, TestMetrics.Server))
+        (Pump, Wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(Protocol, Session, TestMetrics.Server, TimeProvider.System))
             .JoinMaterialized(Flow.FromGraph(new ManualWireStage<V1Message>()), Keep.Both)
             .Run(materializer);
     }

@@ -217,7 +217,7 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
     {
         // Not on the calling thread, which the endless visitor would keep for itself.
         var session = CreateTestProbe();
-        var (pump, wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Server), session, TestMetrics.Server))
+        var (pump, wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Server), session, TestMetrics.Server, TimeProvider.System))
             .JoinMaterialized(Flow.FromGraph(new ManualWireStage<V1Message>()), Keep.Both)
             .Run(Sys.Materializer());
         var owner = CreateTestProbe();
@@ -521,25 +521,91 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
     });
 
     [Fact]
-    public void The_stage_stays_until_the_carrier_has_said_goodbye()
+    public void What_has_arrived_whole_is_delivered_after_the_end_of_the_session() => RunServer(bench =>
     {
-        var session = CreateTestProbe();
-        var (pump, wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Client), session, TestMetrics.Server))
-            .JoinMaterialized(Flow.FromGraph(new ManualWireStage<V1Message>(closesWhenFinished: false)), Keep.Both)
-            .Run(CallingThreadMaterializer());
-        pump.Stop(PumpBench.Shutdown);
-        Assert.Same(PumpBench.Shutdown, wire.Failure);
-        session.ExpectNoMsg(TimeSpan.Zero);
-        wire.Put(new V1Message(V1MessageType.Pong));
-        wire.Close();
-        Assert.Same(PumpBench.Shutdown, session.ExpectMsg<PumpEvents.PumpEnded>().Cause);
-    }
+        var whole = bench.Open(new FakeEndpoint { IsStalled = true });
+        var partial = bench.Open(new FakeEndpoint { IsStalled = true });
+        bench.PutData(1, "all ");
+        bench.PutData(1, "of it");
+        bench.PutClose(1);
+        bench.PutData(2, "the beginning");
+        var lost = new SessionProtocolException(SessionError.ConnectionLost, "the connection was lost");
+        bench.Wire.Close(lost);
+        partial.ExpectEnd(StreamEnd.SessionEnded);
+        bench.Session.ExpectMsg<PumpEvents.SessionOver>();
+
+        whole.Endpoint.IsStalled = false;
+        whole.Endpoint.CompleteSend();
+        Assert.Equal("all of it", whole.SentText);
+        Assert.True(whole.Endpoint.IsFinished);
+        whole.Endpoint.FeedEnd();
+        whole.ExpectEnd(StreamEnd.Completed);
+        Assert.Same(lost, bench.ExpectPumpEnded());
+    });
+
+    [Fact]
+    public void A_visitor_that_stalls_is_not_waited_for_long_after_the_end_of_the_session() => RunServer(bench =>
+    {
+        var visitor = bench.Open(new FakeEndpoint { IsStalled = true });
+        bench.PutData(1, "never taken");
+        bench.PutClose(1);
+        bench.Wire.Close();
+        bench.Session.ExpectMsg<PumpEvents.SessionOver>();
+        Time.Advance(Timeouts.Tail);
+        visitor.ExpectEnd(StreamEnd.SessionEnded);
+        Assert.True(visitor.Endpoint.IsAborted);
+        Assert.Null(bench.ExpectPumpEnded());
+    });
+
+    [Fact]
+    public void A_stop_lets_whole_streams_be_delivered_and_gives_the_peer_the_reason_all_the_same() => RunServer(bench =>
+    {
+        var visitor = bench.Open(new FakeEndpoint { IsStalled = true });
+        bench.PutData(1, "all of it");
+        bench.PutClose(1);
+        bench.Pump.Stop(PumpBench.Shutdown);
+        Assert.Same(PumpBench.Shutdown, bench.Wire.Failure);
+        Assert.False(visitor.Endpoint.IsGone);
+
+        visitor.Endpoint.CompleteSend();
+        Time.Advance(Timeouts.Linger);
+        visitor.ExpectEnd(StreamEnd.Completed);
+    });
+
+    [Fact]
+    public void A_visitor_that_has_everything_is_not_reset_by_the_end_of_the_session() => RunServer(bench =>
+    {
+        var visitor = bench.Open();
+        bench.PutData(1, "all of it");
+        bench.PutClose(1);
+        bench.Wire.Close();
+        visitor.ExpectEnd(StreamEnd.SessionEnded);
+        Assert.True(visitor.Endpoint.IsDisposed);
+    });
+
+    [Fact]
+    public void Commands_while_the_last_streams_are_delivered_are_refused() => RunServer(bench =>
+    {
+        bench.Open(new FakeEndpoint { IsStalled = true });
+        bench.PutData(1, "slowly");
+        bench.PutClose(1);
+        bench.Wire.Close();
+        bench.Session.ExpectMsg<PumpEvents.SessionOver>();
+        var late = new FakeEndpoint();
+        var owner = CreateTestProbe();
+        bench.Pump.Open(new StreamRequest(9000), late, owner);
+        Assert.Equal(StreamEnd.SessionEnded, owner.ExpectMsg<PumpEvents.StreamEnded>().End);
+        Assert.True(late.IsAborted);
+        bench.Pump.SendPing();
+        bench.Pump.Stop(null);
+        Time.Advance(Timeouts.Tail);
+    });
 
     [Fact]
     public void A_peer_that_breaks_the_protocol_is_told_so()
     {
         var session = CreateTestProbe();
-        var (_, wire) = Flow.FromGraph(new SessionPumpStage<ByteSlice>(new V2Session(MuxRole.Acceptor, new Hello("test", "1", [])), session, TestMetrics.Server))
+        var (_, wire) = Flow.FromGraph(new SessionPumpStage<ByteSlice>(new V2Session(MuxRole.Acceptor, new Hello("test", "1", [])), session, TestMetrics.Server, TimeProvider.System))
             .JoinMaterialized(Flow.FromGraph(new ManualWireStage<ByteSlice>()), Keep.Both)
             .Run(CallingThreadMaterializer());
         wire.Put(ByteChunk.Copy(Encoding.ASCII.GetBytes("this is no frame of yamux")));
@@ -559,7 +625,7 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
         var session = CreateTestProbe();
         var owner = CreateTestProbe();
         var visitor = new FakeEndpoint();
-        var (pump, wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Server), session, TestMetrics.Server))
+        var (pump, wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Server), session, TestMetrics.Server, TimeProvider.System))
             .JoinMaterialized(Flow.FromGraph(new ManualWireStage<V1Message>()), Keep.Both)
             .Run(CallingThreadMaterializer());
         pump.Open(new StreamRequest(9000), visitor, owner);
@@ -578,7 +644,7 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
         var session = CreateTestProbe();
         var owner = CreateTestProbe();
         var visitor = new FakeEndpoint();
-        var pump = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Server), session, TestMetrics.Server))
+        var pump = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Server), session, TestMetrics.Server, TimeProvider.System))
             .JoinMaterialized(Flow.FromGraph(new ManualWireStage<V1Message>()), Keep.Left)
             .Run(materializer);
         pump.Open(new StreamRequest(9000), visitor, owner);

@@ -175,6 +175,9 @@ internal sealed class MemoryCarrier : ICarrier
 
     public string RemoteName { get; }
 
+    /// <summary>Default false: protocol v1.</summary>
+    public bool SpeaksV2 { get; set; }
+
     public long ReceivedCount => Interlocked.Read(ref _received);
 
     public Task Disposed => _disposed.Task;

@@ -11,7 +11,7 @@ public class StreamIdHistoryTests
         var history = new StreamIdHistory();
         var used = new HashSet<uint>();
         var highest = 1u;
-        for (var i = 0; i < 100_000; i++)
+        for (var i = 0; i < 20_000; i++)
         {
             var id = (uint)Math.Max(1, (highest & ~1u) + 1 + 2 * (random.Next(100) == 0 ? random.Next(5000) : random.Next(-1100, 3)));
             var tooOld = (id >> 1) + 1024 <= highest >> 1;
@@ -20,7 +20,7 @@ public class StreamIdHistoryTests
             highest = Math.Max(highest, id);
         }
 
-        Assert.True(used.Count > 10_000);
+        Assert.True(used.Count > 2_000);
     }
 
     [Fact]

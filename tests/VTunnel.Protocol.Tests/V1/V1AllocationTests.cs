@@ -1,4 +1,6 @@
+using System.Text;
 using VTunnel.Protocol.Buffers;
+using VTunnel.Protocol.Multiplexing;
 using VTunnel.Protocol.V1;
 
 namespace VTunnel.Protocol.Tests.V1;
@@ -16,18 +18,18 @@ public sealed class V1AllocationTests
         var bytes = WireOf(Payload());
         var one = LeastAllocated(() => _kept = new V1Message(V1MessageType.Data, 1));
         Assert.InRange(one, 40, 80);
-        Assert.Equal(one, LeastAllocated(() => ReadAndRelease(bytes)));
+        Assert.InRange(LeastAllocated(() => ReadAndRelease(bytes)), 0, one);
     }
 
     [Fact]
     public void Reading_data_of_an_unusual_shape_allocates_the_message_and_nothing_else()
     {
-        var usual = System.Text.Encoding.UTF8.GetString(WireOf(Payload()));
-        var escaped = System.Text.Encoding.UTF8.GetBytes(usual.Replace("/", "\\/", StringComparison.Ordinal));
-        var spaced = System.Text.Encoding.UTF8.GetBytes(usual.Replace(",", ", ", StringComparison.Ordinal));
+        var usual = Encoding.UTF8.GetString(WireOf(Payload()));
+        var escaped = Encoding.UTF8.GetBytes(usual.Replace("/", "\\/", StringComparison.Ordinal));
+        var spaced = Encoding.UTF8.GetBytes(usual.Replace(",", ", ", StringComparison.Ordinal));
         var one = LeastAllocated(() => _kept = new V1Message(V1MessageType.Data, 1));
-        Assert.Equal(one, LeastAllocated(() => ReadAndRelease(escaped)));
-        Assert.Equal(one, LeastAllocated(() => ReadAndRelease(spaced)));
+        Assert.InRange(LeastAllocated(() => ReadAndRelease(escaped)), 0, one);
+        Assert.InRange(LeastAllocated(() => ReadAndRelease(spaced)), 0, one);
     }
 
     [Fact]
@@ -46,10 +48,37 @@ public sealed class V1AllocationTests
         var closeBytes = V1Testing.Write(close);
         var pingBytes = V1Testing.Write(new V1Message(V1MessageType.Ping));
         var one = LeastAllocated(() => _kept = new V1Message(V1MessageType.Close, 1));
-        Assert.Equal(one, LeastAllocated(() => ReadAndRelease(closeBytes)));
+        Assert.InRange(LeastAllocated(() => ReadAndRelease(closeBytes)), 0, one);
         Assert.Equal(0, LeastAllocated(() => ReadAndRelease(pingBytes)));
         Assert.Equal(0, LeastAllocated(() => V1Writer.Write(close).Release()));
         Assert.Equal(0, LeastAllocated(() => V1Writer.Write(connect).Release()));
+    }
+
+    [Fact]
+    public void A_session_passes_data_on_in_both_directions_without_allocating_anything_but_the_message()
+    {
+        var session = new V1Session(V1Role.Server);
+        var id = session.Open(new StreamRequest(9000));
+        var payload = ByteChunk.Copy(Payload());
+        var one = LeastAllocated(() => _kept = new V1Message(V1MessageType.Data, 1));
+        var received = new V1Message(V1MessageType.Data, id, Payload: payload);
+
+        Assert.InRange(LeastAllocated(Exchange), 0, one);
+        session.Abandon();
+        payload.Release();
+
+        void Exchange()
+        {
+            session.Send(id, payload.RetainPart(0, payload.Length));
+            while (session.TryTakeFrame(out var frame))
+                frame.Payload.Release();
+
+            payload.Chunk!.Retain();
+            session.Receive(received);
+            while (session.TryTakeEvent(out var happened))
+                happened.Payload.Release();
+            session.Consumed(id, payload.Length);
+        }
     }
 
     /// <summary>

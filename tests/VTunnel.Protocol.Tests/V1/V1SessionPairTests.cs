@@ -76,8 +76,11 @@ public sealed class V1SessionPairTests
         private const int MaxControl = 3;
         private const int WireCapacity = 6;
 
-        // Data must be able to fill both bounds: a chunk of this size counts for 256 bytes.
-        private const int SessionBuffer = 4096;
+        // More than may wait as answers, so that the server stops reading; not as many as end the session.
+        private const int MaxListensWaiting = 10;
+
+        // A message of this size counts for 256 bytes: four of them are as many as may wait, so that this bound is met too.
+        private const int SessionBuffer = 1024;
 
         public static readonly V1SessionOptions Options = new()
         {
@@ -99,9 +102,12 @@ public sealed class V1SessionPairTests
             var stream = end.Streams.Count == 0 ? null : end.Streams.Values.ElementAt(which % end.Streams.Count);
             switch (act)
             {
-                case Act.Open when _server.Session.StreamCount < MaxStreams:
+                case Act.Open:
+                    var room = _server.Session.StreamCount < MaxStreams;
                     var id = _server.Session.Open(new StreamRequest(9000 + which));
-                    _server.Streams.Add(id, new Stream(id, 9000 + which));
+                    Assert.Equal(room, id != 0);
+                    if (id != 0)
+                        _server.Streams.Add(id, new Stream(id, 9000 + which));
                     break;
 
                 case Act.Send when stream is not null:
@@ -109,7 +115,13 @@ public sealed class V1SessionPairTests
                     break;
 
                 case Act.Finish when stream is not null:
-                    stream.EndedHere |= !stream.Ended;
+                    if (!stream.Ended)
+                    {
+                        stream.EndedHere = true;
+                        stream.Ended = true;
+                        stream.Unconsumed = 0;
+                    }
+
                     end.Session.Finish(stream.Id);
                     break;
 
@@ -137,7 +149,7 @@ public sealed class V1SessionPairTests
                     end.Session.SendPing();
                     break;
 
-                case Act.Listen when _listens - _listensGranted < 10:
+                case Act.Listen when _listens - _listensGranted < MaxListensWaiting:
                     _listens++;
                     _client.Session.SendControl(new Listen(_listens));
                     break;
@@ -288,10 +300,6 @@ public sealed class V1SessionPairTests
                         var closed = end.Streams[happened.StreamId];
                         Assert.False(closed.Ended, "A second end.");
                         closed.Ended = true;
-
-                        // After an end that began here nothing counts any longer; after the peer's, it does until consumed.
-                        if (closed.EndedHere)
-                            closed.Unconsumed = 0;
                         break;
 
                     case StreamEventKind.Writable:

@@ -1,69 +1,58 @@
 using System.Text;
-using Microsoft.AspNetCore.Hosting.Server;
-using Microsoft.AspNetCore.Http;
-using Microsoft.AspNetCore.Http.Features;
 using Microsoft.AspNetCore.Server.Kestrel.Core;
-using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using VTunnel.Endpoints;
 using VTunnel.Routing;
-using Yarp.ReverseProxy.Forwarder;
 
 namespace VTunnel.Targets.Http;
 
 /// <summary>
-/// Gives each HTTP/1.x request of a visitor's connection the target's Host. HTTP is parsed by Kestrel, on connections
-/// that exist in memory only, and written by the HTTP client of .NET; YARP carries the messages from one to the other
-/// as they stream. One server for all visitors of a client; it starts with the first of them.
+/// Gives each HTTP/1.x request of a visitor's connection the target's Host. Kestrel reads the requests, on connections
+/// that exist in memory only; they go to the target as they are read, and what the target answers goes to the visitor
+/// untouched, without passing here. One server for all visitors of a client; it starts with the first of them.
 /// </summary>
-internal sealed class HostRewriter : IAsyncDisposable
+/// <remarks>
+/// A reverse proxy (YARP over HttpClient) would do the same at first sight, but over HTTP/1.1 that client reads no
+/// answer before it has sent the whole request: a target that answers while it reads, as an echo does, would block
+/// for ever, and the early answer of one that refuses an upload would be lost.
+/// </remarks>
+internal sealed class HostRewriter(ILoggerFactory loggerFactory) : IAsyncDisposable
 {
-    /// <summary>The headers of a message may take 1 MiB: the target has its own, smaller limit, and shall be the one to say so.</summary>
-    public const int MaxHeaderBytes = 1024 * 1024;
+    /// <summary>The head of a request may take 1 MiB: the target has its own, smaller limit, and shall be the one to say so.</summary>
+    public const int MaxHeadBytes = 1024 * 1024;
 
     private const int MaxHeaderCount = 10_000;
 
     private readonly Lock _gate = new();
-    private readonly Func<ForwardTarget, CancellationToken, Task<DuplexStreamEndpoint>> _dial;
-    private readonly ILoggerFactory _loggerFactory;
+    private readonly ILogger _logger = loggerFactory.CreateLogger<HostRewriter>();
     private readonly HashSet<HttpVisitor> _visitors = [];
     private Task<Server>? _server;
     private bool _disposed;
 
-    public HostRewriter(Func<ForwardTarget, CancellationToken, Task<DuplexStreamEndpoint>> dial, ILoggerFactory loggerFactory)
-    {
-        _dial = dial;
-        _loggerFactory = loggerFactory;
-    }
+    /// <summary>Whether any visitor has needed the server yet.</summary>
+    public bool IsStarted => Volatile.Read(ref _server) is not null;
 
-    /// <summary>Makes the endpoint of an HTTP visitor; takes over the connection to the target that was dialled for him.</summary>
-    public HttpVisitor CreateVisitor(ForwardTarget target, DuplexStreamEndpoint connection, Task readable) =>
-        new(target, connection, readable, _dial) { Ended = Forget };
+    /// <summary>Makes the way for requests of one visitor; <paramref name="connection"/> stays the caller's.</summary>
+    public HttpVisitor CreateVisitor(ForwardTarget target, DuplexStreamEndpoint connection) =>
+        new(target, connection, _logger) { Closed = Forget };
 
-    /// <summary>Begins to serve a visitor. On failure he is aborted.</summary>
+    /// <summary>Begins to read a visitor's requests.</summary>
+    /// <exception cref="ObjectDisposedException">The rewriter has ended.</exception>
     public async Task ServeAsync(HttpVisitor visitor)
     {
-        try
+        Task<Server> starting;
+        lock (_gate)
         {
-            Task<Server> starting;
-            lock (_gate)
-            {
-                ObjectDisposedException.ThrowIf(_disposed, this);
-                // One who has left already will not be forgotten again.
-                if (visitor.HasEnded)
-                    return;
-                _visitors.Add(visitor);
-                starting = _server ??= Task.Run(() => Server.StartAsync(_loggerFactory));
-            }
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            // One who has left already will not be forgotten again.
+            if (visitor.IsClosed)
+                return;
+            _visitors.Add(visitor);
+            starting = _server ??= Task.Run(() => Server.StartAsync(_logger, loggerFactory));
+        }
 
-            var server = await starting.ConfigureAwait(false);
-            await server.Listener.ConnectAsync(visitor.Connection).ConfigureAwait(false);
-        }
-        catch
-        {
-            visitor.Abort();
-            throw;
-        }
+        var server = await starting.ConfigureAwait(false);
+        await server.Listener.ConnectAsync(visitor.ServerSide).ConfigureAwait(false);
     }
 
     /// <inheritdoc />
@@ -81,7 +70,7 @@ internal sealed class HostRewriter : IAsyncDisposable
         }
 
         foreach (var visitor in visitors)
-            visitor.Abort();
+            visitor.Close(new ObjectDisposedException(nameof(HostRewriter)));
         if (starting is not null)
             await (await starting.ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
     }
@@ -92,41 +81,21 @@ internal sealed class HostRewriter : IAsyncDisposable
             _visitors.Remove(visitor);
     }
 
-    /// <summary>Kestrel with one application: forward, or say why not.</summary>
-    private sealed class Server : IHttpApplication<HttpContext>, IAsyncDisposable
+    /// <summary>Kestrel without a port.</summary>
+    private sealed class Server : IAsyncDisposable
     {
-        private static readonly ForwarderRequestConfig Forwarding = new()
-        {
-            Version = System.Net.HttpVersion.Version11,
-            VersionPolicy = HttpVersionPolicy.RequestVersionExact,
-            // A tunnel has no opinion on how long an answer may take.
-            ActivityTimeout = Timeout.InfiniteTimeSpan,
-        };
-
-        private readonly ILogger _logger;
-        private readonly ServiceProvider _services;
-        private readonly IHttpForwarder _forwarder;
         private readonly KestrelServer _kestrel;
 
-        private Server(ILoggerFactory loggerFactory)
-        {
-            _logger = loggerFactory.CreateLogger<HostRewriter>();
-            var quiet = new DebugLoggerFactory(loggerFactory);
-            _services = new ServiceCollection()
-                .AddSingleton<ILoggerFactory>(quiet)
-                .AddLogging()
-                .AddHttpForwarder()
-                .BuildServiceProvider();
-            _forwarder = _services.GetRequiredService<IHttpForwarder>();
-            _kestrel = new KestrelServer(Microsoft.Extensions.Options.Options.Create(Settings()), Listener, quiet);
-        }
+        private Server(ILoggerFactory loggerFactory) =>
+            _kestrel = new KestrelServer(
+                Microsoft.Extensions.Options.Options.Create(Settings()), Listener, new DebugLoggerFactory(loggerFactory));
 
         public InMemoryListener Listener { get; } = new();
 
-        public static async Task<Server> StartAsync(ILoggerFactory loggerFactory)
+        public static async Task<Server> StartAsync(ILogger logger, ILoggerFactory loggerFactory)
         {
             var server = new Server(loggerFactory);
-            await server._kestrel.StartAsync(server, CancellationToken.None).ConfigureAwait(false);
+            await server._kestrel.StartAsync(new RequestForwarder(logger), CancellationToken.None).ConfigureAwait(false);
             return server;
         }
 
@@ -135,19 +104,16 @@ internal sealed class HostRewriter : IAsyncDisposable
         {
             var options = new KestrelServerOptions
             {
-                ApplicationServices = _services,
                 AddServerHeader = false,
                 AllowHostHeaderOverride = true,
-                AllowAlternateSchemes = true,
                 RequestHeaderEncodingSelector = static _ => Encoding.Latin1,
-                ResponseHeaderEncodingSelector = static _ => Encoding.Latin1,
             };
             options.Limits.MaxRequestBodySize = null;
             options.Limits.MinRequestBodyDataRate = null;
             options.Limits.MinResponseDataRate = null;
             options.Limits.MaxRequestBufferSize = null;
-            options.Limits.MaxRequestLineSize = MaxHeaderBytes;
-            options.Limits.MaxRequestHeadersTotalSize = MaxHeaderBytes;
+            options.Limits.MaxRequestLineSize = MaxHeadBytes;
+            options.Limits.MaxRequestHeadersTotalSize = MaxHeadBytes;
             options.Limits.MaxRequestHeaderCount = MaxHeaderCount;
             options.Limits.KeepAliveTimeout = Timeout.InfiniteTimeSpan;
             options.Limits.RequestHeadersTimeout = Timeout.InfiniteTimeSpan;
@@ -155,75 +121,11 @@ internal sealed class HostRewriter : IAsyncDisposable
             return options;
         }
 
-        public HttpContext CreateContext(IFeatureCollection contextFeatures) => new DefaultHttpContext(contextFeatures);
-
-        public async Task ProcessRequestAsync(HttpContext context)
-        {
-            var visitor = context.Features.GetRequiredFeature<HttpVisitor>();
-            visitor.BeginRequest();
-            try
-            {
-                if (context.Features.Get<IHttpUpgradeFeature>() is { IsUpgradableRequest: true } upgrade)
-                    context.Features.Set<IHttpUpgradeFeature>(new HalfClosingUpgrade(upgrade, visitor.TargetConnections));
-
-                if (HttpMethods.IsConnect(context.Request.Method))
-                {
-                    await ExplainAsync(
-                        context, StatusCodes.Status501NotImplemented, "CONNECT is passed to the target only as the first request of a connection")
-                        .ConfigureAwait(false);
-                    return;
-                }
-
-                var error = await _forwarder.SendAsync(
-                    context, HostTransformer.Destination, visitor.TargetConnections.Client, Forwarding, visitor.Transformer)
-                    .ConfigureAwait(false);
-                if (error != ForwarderError.None)
-                    await ReportAsync(context, visitor, error).ConfigureAwait(false);
-            }
-            finally
-            {
-                visitor.EndRequest();
-            }
-        }
-
-        public void DisposeContext(HttpContext context, Exception? exception)
-        {
-            // Nothing was rented for it.
-        }
-
         public async ValueTask DisposeAsync()
         {
             // Cancelled from the start: the visitors are gone, there is nothing to drain.
             await _kestrel.StopAsync(new CancellationToken(canceled: true)).ConfigureAwait(false);
             _kestrel.Dispose();
-            await _services.DisposeAsync().ConfigureAwait(false);
-        }
-
-        private async Task ReportAsync(HttpContext context, HttpVisitor visitor, ForwarderError error)
-        {
-            if (context.RequestAborted.IsCancellationRequested)
-                return;
-
-            var leg = ForwarderLegs.Describe(error);
-            var cause = ForwarderLegs.Cause(context.GetForwarderErrorFeature()?.Exception);
-            TargetsLog.HttpForwardingFailed(_logger, visitor.Target, leg, cause);
-            if (context.Response.HasStarted)
-                return;
-
-            // What the visitor did wrong stays his (400, 408, 413); everything else is the target's.
-            var status = context.Response.StatusCode is >= 400 and < 500 ? context.Response.StatusCode : StatusCodes.Status502BadGateway;
-            await ExplainAsync(context, status, $"{visitor.Target}: {leg} failed: {cause}").ConfigureAwait(false);
-        }
-
-        private static async Task ExplainAsync(HttpContext context, int status, string explanation)
-        {
-            context.Response.Clear();
-            context.Response.StatusCode = status;
-            context.Response.ContentType = "text/plain; charset=utf-8";
-            var body = Encoding.UTF8.GetBytes($"vtunnel: {explanation}\n");
-            context.Response.ContentLength = body.Length;
-            if (!HttpMethods.IsHead(context.Request.Method))
-                await context.Response.Body.WriteAsync(body).ConfigureAwait(false);
         }
     }
 }

@@ -1,15 +1,10 @@
 using VTunnel.Endpoints;
 
-namespace VTunnel.Targets.Http;
+namespace VTunnel.Actors.Tests.Targets;
 
-/// <summary>A <see cref="StreamEndpoint"/> as a <see cref="Stream"/>, for libraries that want one.</summary>
-/// <param name="endpoint">Disposed with the stream.</param>
-/// <param name="ready">The first read waits for it: somebody else's read is still under way until then.</param>
-/// <param name="closed">Called once, after the endpoint is disposed.</param>
-internal sealed class EndpointStream(StreamEndpoint endpoint, Task? ready = null, Action<StreamEndpoint>? closed = null) : Stream
+/// <summary>An endpoint as a stream, so that HttpClient can be a visitor. Disposed together.</summary>
+internal sealed class EndpointStream(StreamEndpoint endpoint) : Stream
 {
-    private int _disposed;
-
     public override bool CanRead => true;
 
     public override bool CanWrite => true;
@@ -28,13 +23,7 @@ internal sealed class EndpointStream(StreamEndpoint endpoint, Task? ready = null
     public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        return ready is null or { IsCompletedSuccessfully: true } ? endpoint.ReceiveAsync(buffer) : ReadOnceReadyAsync(buffer);
-    }
-
-    private async ValueTask<int> ReadOnceReadyAsync(Memory<byte> buffer)
-    {
-        await ready!.ConfigureAwait(false);
-        return await endpoint.ReceiveAsync(buffer).ConfigureAwait(false);
+        return endpoint.ReceiveAsync(buffer);
     }
 
     public override ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
@@ -66,11 +55,8 @@ internal sealed class EndpointStream(StreamEndpoint endpoint, Task? ready = null
 
     protected override void Dispose(bool disposing)
     {
-        if (disposing && Interlocked.Exchange(ref _disposed, 1) == 0)
-        {
+        if (disposing)
             endpoint.Dispose();
-            closed?.Invoke(endpoint);
-        }
 
         base.Dispose(disposing);
     }

@@ -1,0 +1,72 @@
+using System.Reflection;
+using System.Security.Cryptography;
+using VTunnel.Carriers;
+using VTunnel.Options;
+using VTunnel.Protocol.Control;
+using VTunnel.Protocol.Link;
+using VTunnel.Protocol.Mux;
+using VTunnel.Protocol.V1;
+
+namespace VTunnel.Sessions;
+
+/// <summary>Makes the wire of a session from options.</summary>
+internal static class SessionWires
+{
+    private static readonly Hello Self = new(
+        "vtunnel", typeof(SessionWires).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion ?? "0", []);
+
+    /// <summary>A v1 client's connection.</summary>
+    public static SessionWire ForServer(TunnelServerOptions options, ICarrier carrier) => new V1Wire(
+        carrier,
+        V1Role.Server,
+        new V1SessionOptions { StreamBufferBytes = options.StreamBufferBytes, MaxStreams = options.MaxStreamsPerSession },
+        options.MaxMessageBytes,
+        Positive(options.IdleTimeout));
+
+    /// <summary>A v2 client's first connection; the link gets a fresh id and secret.</summary>
+    public static SessionWire ForServer(TunnelServerOptions options, ICarrier carrier, LinkHello hello, out LinkId id)
+    {
+        id = LinkId.FromBytes(RandomNumberGenerator.GetBytes(LinkId.Length));
+        var secret = new LinkSecret(RandomNumberGenerator.GetBytes(LinkSecret.Length));
+        var link = LinkState.CreateServer(
+            LinkOptionsFor(options.ResumeWindow, Positive(options.IdleTimeout) / 2, options.HandshakeTimeout, options.MaxSessionWindowBytes), id, secret);
+        var mux = MuxOptionsFor(options.MaxStreamWindowBytes, options.MaxSessionWindowBytes, options.MaxStreamsPerSession);
+        return new V2Wire(carrier, hello, link, () => new V2Session(MuxRole.Acceptor, Self, mux));
+    }
+
+    /// <summary>A connection to a v1 server.</summary>
+    public static SessionWire ForV1Client(TunnelClientOptions options, ICarrier carrier) => new V1Wire(
+        carrier,
+        V1Role.Client,
+        new V1SessionOptions { StreamBufferBytes = options.StreamBufferBytes, MaxStreams = options.MaxStreams },
+        options.MaxMessageBytes,
+        Positive(options.PingInterval) * 2);
+
+    /// <summary>The first connection to a v2 server.</summary>
+    public static SessionWire ForV2Client(TunnelClientOptions options, ICarrier carrier)
+    {
+        var link = LinkState.CreateClient(LinkOptionsFor(
+            options.ResumeWindow, Positive(options.PingInterval), options.ConnectTimeout, options.MaxSessionWindowBytes));
+        var mux = MuxOptionsFor(options.MaxStreamWindowBytes, options.MaxSessionWindowBytes, options.MaxStreams);
+        return new V2Wire(carrier, null, link, () => new V2Session(MuxRole.Dialer, Self, mux));
+    }
+
+    /// <summary>Zero disables; so does anything below it, as options say.</summary>
+    private static TimeSpan Positive(TimeSpan time) => time > TimeSpan.Zero ? time : TimeSpan.Zero;
+
+    private static LinkOptions LinkOptionsFor(TimeSpan resumeWindow, TimeSpan keepAlive, TimeSpan handshake, int windowBytes) => new()
+    {
+        ResumeWindow = resumeWindow,
+        KeepAliveInterval = keepAlive,
+        HandshakeTimeout = handshake,
+        MaxReplayWindowBytes = windowBytes,
+        ReceiveWindowBytes = windowBytes,
+    };
+
+    private static MuxOptions MuxOptionsFor(int streamWindowBytes, int sessionWindowBytes, int maxStreams) => new()
+    {
+        MaxStreamWindowBytes = streamWindowBytes,
+        MaxSessionWindowBytes = sessionWindowBytes,
+        MaxStreams = maxStreams,
+    };
+}
