@@ -33,6 +33,6 @@ public interface ICarrier : IAsyncDisposable
     /// <summary>Says goodbye with a close frame. Call it after the last send completed.</summary>
     ValueTask CloseAsync(WebSocketCloseStatus status, string reason);
 
-    /// <summary>Drops the connection at once. Idempotent; never throws.</summary>
+    /// <summary>Drops the connection at once, unless both ends have said goodbye. Idempotent; never throws.</summary>
     void Abort();
 }

@@ -64,7 +64,12 @@ public sealed class WebSocketCarrier : ICarrier
     }
 
     /// <inheritdoc />
-    public void Abort() => _socket.Abort();
+    public void Abort()
+    {
+        // Where both ends have said goodbye, what is left of the connection closes in order and takes the last frame along.
+        if (_socket.State != WebSocketState.Closed)
+            _socket.Abort();
+    }
 
     /// <inheritdoc />
     public ValueTask DisposeAsync()

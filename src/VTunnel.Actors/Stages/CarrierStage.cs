@@ -11,13 +11,13 @@ namespace VTunnel.Stages;
 /// <summary>
 /// Whole text messages over one carrier: sends what comes in, gives out what arrives, reads only on demand.
 /// Completes after a close frame; fails with a <see cref="SessionProtocolException"/> otherwise. When upstream
-/// completes it says goodbye with a close frame and completes.
+/// completes it says goodbye with a close frame, waits for the peer's, and completes.
 /// </summary>
 internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
 {
     private const int FirstReadBytes = 4 * 1024;
 
-    /// <summary>How long a peer that does not read may hold up a goodbye.</summary>
+    /// <summary>How long a peer that does not read, or does not answer, may hold up a goodbye.</summary>
     private static readonly TimeSpan FarewellTimeout = TimeSpan.FromSeconds(2);
 
     private readonly Inlet<ByteSlice> _in = new("Carrier.in");
@@ -70,6 +70,14 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
         private Exception? _endCause;
         private bool _closing;
         private bool _farewellStarted;
+        private bool _farewellSent;
+        private bool _peerSaidGoodbye;
+
+        /// <summary>
+        /// Whether to go on reading. After the own close frame too, only to drop what comes before the peer's: a socket that is
+        /// closed with unread bytes is reset, and the reset would overtake the close frame.
+        /// </summary>
+        private bool WantsToReceive => _closing ? _farewellSent && !_peerSaidGoodbye : IsAvailable(_stage._out);
 
         public Logic(CarrierStage stage)
             : base(stage.Shape)
@@ -117,7 +125,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
         private void Receive()
         {
             // Loops instead of recursing: a busy carrier completes many receives at once.
-            while (!_receive.IsPending && !_closing && IsAvailable(_stage._out))
+            while (!_receive.IsPending && WantsToReceive)
             {
                 _message ??= ByteChunk.Rent(FirstReadBytes);
                 if (_length == _message.Array.Length)
@@ -153,13 +161,20 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
                 return false;
             }
 
-            if (_closing)
-                return false;
-
             if (result.MessageType == WebSocketMessageType.Close)
             {
-                SayGoodbye(null);
+                _peerSaidGoodbye = true;
+                if (_farewellSent)
+                    Stop();
+                else
+                    SayGoodbye(null);
                 return false;
+            }
+
+            if (_closing)
+            {
+                _length = 0;
+                return true;
             }
 
             if (result.MessageType != WebSocketMessageType.Text)
@@ -228,7 +243,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             _outgoing.Release();
             _outgoing = default;
             if (_farewellStarted)
-                Stop();
+                OnFarewellSent();
             else if (_closing)
                 StartFarewell();
             else if (!HasBeenPulled(_stage._in))
@@ -265,6 +280,15 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
 
             if (completed)
                 OnSent();
+        }
+
+        private void OnFarewellSent()
+        {
+            _farewellSent = true;
+            if (_peerSaidGoodbye)
+                Stop();
+            else
+                Receive();
         }
 
         private void Stop()

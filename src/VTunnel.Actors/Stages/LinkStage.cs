@@ -109,6 +109,7 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
         private ByteSlice? _unwritten;
         private bool _isEnding;
         private bool _finishWhenWritten;
+        private bool _peerClosed;
         private bool _isStopped;
         private bool _isWorking;
         private bool _workAgain;
@@ -476,18 +477,24 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
                 TakeSent(attached);
         }
 
+        /// <summary>
+        /// What was sent last is lost if the connection is cut before the peer has read it: so the peer closes first, or
+        /// the farewell timer runs out.
+        /// </summary>
         private void OnFarewellSent(Attached attached)
         {
-            if (attached == _current)
+            if (attached != _current)
+                Dispose(attached.Carrier);
+            else if (_peerClosed)
                 StopStage();
             else
-                Drop(attached.Carrier);
+                _workAgain = true;
         }
 
         private void Receive()
         {
-            while (_current is { Receiving.IsPending: false, IsClosed: false } current && !_isStopped
-                && (IsAvailable(_stage._out) || IsClosed(_stage._out) || !_link.IsUp))
+            while (_current is { Receiving.IsPending: false } current && !_isStopped && !_peerClosed
+                && (current.IsClosed || IsAvailable(_stage._out) || IsClosed(_stage._out) || !_link.IsUp))
             {
                 if (!StartReceive(current) || !TakeReceived(current))
                     return;
@@ -554,7 +561,10 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
 
             if (result.MessageType == WebSocketMessageType.Close)
             {
-                Detach(attached, "the peer closed the connection");
+                if (_link.IsEnded)
+                    OnPeerClosed(attached);
+                else
+                    Detach(attached, "the peer closed the connection");
                 return false;
             }
 
@@ -595,6 +605,13 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
 
             _link.Receive(attached.Number, message, Now);
             return true;
+        }
+
+        private void OnPeerClosed(Attached attached)
+        {
+            _peerClosed = true;
+            if (attached.IsClosed && !attached.Sending.IsPending)
+                StopStage();
         }
 
         /// <summary>Takes what has completed on a carrier since.</summary>
@@ -664,7 +681,11 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
         private static void Drop(ICarrier carrier)
         {
             carrier.Abort();
+            Dispose(carrier);
+        }
 
+        private static void Dispose(ICarrier carrier)
+        {
             // Disposing a carrier does not wait for anything, so the task is complete by now.
             _ = carrier.DisposeAsync().AsTask();
         }
@@ -691,7 +712,10 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             if (_current is { } current)
             {
                 Leave(current);
-                Drop(current.Carrier);
+                if (_peerClosed)
+                    Dispose(current.Carrier);
+                else
+                    Drop(current.Carrier);
             }
 
             _carrier = null;

@@ -25,6 +25,8 @@ internal sealed class TlsTrust
     /// <summary>The options of a handshake with <paramref name="host"/>; <paramref name="check"/> knows afterwards what was wrong.</summary>
     public SslClientAuthenticationOptions CreateOptions(string host, DateTimeOffset now, out CertificateCheck check)
     {
+        // The dot that ends an absolute name is for the resolver; certificates are without.
+        host = host.TrimEnd('.');
         check = new CertificateCheck(host, now, _insecure);
         var policy = new X509ChainPolicy
         {

@@ -39,9 +39,17 @@ public sealed class TunnelPair : IAsyncDisposable
         address = route?.Invoke(address) ?? address;
         var options = new TunnelClientOptions { Server = address };
         client?.Invoke(options);
-        var tunnelClient = TunnelClient.Create(options, app.Services.GetRequiredService<ILoggerFactory>());
-        await tunnelClient.ConnectAsync().WaitAsync(TestTimeouts.Long);
-        return new TunnelPair(app, tunnelClient, address);
+        var pair = new TunnelPair(app, TunnelClient.Create(options, app.Services.GetRequiredService<ILoggerFactory>()), address);
+        try
+        {
+            await pair.Client.ConnectAsync().WaitAsync(TestTimeouts.Long);
+            return pair;
+        }
+        catch
+        {
+            await pair.DisposeAsync();
+            throw;
+        }
     }
 
     public static async Task<WebApplication> StartServerAsync(

@@ -48,7 +48,7 @@ public class V2SessionPropertyTests
         public World(int seed)
         {
             _random = new Random(seed);
-            var quantum = Pick(1024, 16_384, 65_472);
+            var quantum = Pick(4096, 16_384, 65_472);
             _options = new MuxOptions
             {
                 SendQuantumBytes = quantum,

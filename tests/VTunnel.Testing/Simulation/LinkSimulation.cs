@@ -51,6 +51,7 @@ public static class LinkSimulation
         var client = network.Client.Ended;
         world.Check(isDone, $"no progress though the network is calm: client {Describe(clientUser, network.Client)}; server {string.Join(", ", network.ServerLinks.Zip(serverUsers, (link, user) => Describe(user, link)))}");
 
+        network.Dismantle();
         var server = network.Server?.Ended;
         if (client!.Value.End != LinkEnd.Completed && server?.End != LinkEnd.Completed)
             return SimulationOutcome.Expired;

@@ -53,6 +53,13 @@ public sealed class SimulatedCarrier
     /// <summary>Whether it has broken or was closed.</summary>
     public bool IsBroken => ToServer.IsBroken || ToClient.IsBroken;
 
+    /// <summary>The run is over: releases whatever is under way.</summary>
+    public void Drop()
+    {
+        ToServer.Drop();
+        ToClient.Drop();
+    }
+
     /// <summary>
     /// Breaks it at a byte of each direction: what lies wholly before it still arrives. Each end is told after its own
     /// time, or never.
@@ -141,6 +148,7 @@ public sealed class CarrierDirection
     private readonly PathProfile _path;
     private readonly string _name;
     private readonly Queue<UnderWay> _queue = new();
+    private readonly Queue<UnderWay> _dropped = new();
     private TimeSpan _lastDelivery;
     private TimeSpan _heldUntil;
     private bool _isScheduled;
@@ -214,16 +222,29 @@ public sealed class CarrierDirection
             }
 
             BytesUnderWay -= message.Sent.Length;
-            _world.After(_world.Between(TimeSpan.Zero, TimeSpan.FromSeconds(1)), () =>
-            {
-                CheckUnchanged(message);
-                message.Sent.Release();
-                message.Copy.Release();
-            });
+            _dropped.Enqueue(message);
+            _world.After(_world.Between(TimeSpan.Zero, TimeSpan.FromSeconds(1)), ReleaseDropped);
         }
 
         while (kept.TryDequeue(out var message))
             _queue.Enqueue(message);
+    }
+
+    /// <summary>The run is over: nothing is held any longer.</summary>
+    internal void Drop()
+    {
+        Cut(0);
+        while (_dropped.Count > 0)
+            ReleaseDropped();
+    }
+
+    private void ReleaseDropped()
+    {
+        if (!_dropped.TryDequeue(out var message))
+            return;
+        CheckUnchanged(message);
+        message.Sent.Release();
+        message.Copy.Release();
     }
 
     private void Schedule()

@@ -11,6 +11,7 @@ public sealed class SimulatedNetwork
     private readonly Func<ILinkUser> _newServerUser;
     private readonly Dictionary<LinkId, LinkDriver> _serverLinks = [];
     private readonly List<SimulatedCarrier> _carriers = [];
+    private readonly List<SimulatedCarrier> _allCarriers = [];
     private readonly TimeSpan _maxLatency;
     private TimeSpan _downUntil;
     private bool _isDialing;
@@ -80,6 +81,16 @@ public sealed class SimulatedNetwork
             link.Pump();
     }
 
+    /// <summary>Drops everything, so that nothing is held when the run is over.</summary>
+    public void Dismantle()
+    {
+        Client.Link.Abandon();
+        foreach (var link in _serverLinks.Values)
+            link.Link.Abandon();
+        foreach (var carrier in _allCarriers)
+            carrier.Drop();
+    }
+
     private LinkOptions Draw(LinkOptions options) => options with
     {
         ResumeWindow = _world.Pick(Ms(5000), Ms(10_000), Ms(30_000)),
@@ -124,6 +135,7 @@ public sealed class SimulatedNetwork
         var carrier = new SimulatedCarrier(_world, path, $"carrier {++_carrierCount}");
         _carriers.RemoveAll(old => old.Client.IsClosed && old.Server.IsClosed);
         _carriers.Add(carrier);
+        _allCarriers.Add(carrier);
         _world.Log?.Invoke($"{_world.Now:mm\\:ss\\.ffffff} client: dials {carrier.Name}, {path}");
 
         carrier.Server.Received = message => Accept(carrier, message);

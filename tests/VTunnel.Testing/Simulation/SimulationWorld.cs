@@ -6,6 +6,7 @@ namespace VTunnel.Testing.Simulation;
 public sealed class SimulationWorld
 {
     private const int MaxSteps = 2_000_000;
+    private const int StepsBetweenLooks = 16;
 
     private readonly PriorityQueue<Action, (TimeSpan At, long Order)> _queue = new();
     private long _order;
@@ -25,17 +26,17 @@ public sealed class SimulationWorld
     /// <summary>Does something later. What falls on the same moment happens in the order in which it was asked for.</summary>
     public void After(TimeSpan delay, Action action) => _queue.Enqueue(action, (Now + delay, _order++));
 
-    /// <summary>Lets time pass until <paramref name="isDone"/>; false if that did not come about by <paramref name="limit"/>.</summary>
+    /// <summary>Lets time pass until <paramref name="isDone"/> (looked at every few steps); false if that did not come about by <paramref name="limit"/>.</summary>
     public bool Run(Func<bool> isDone, TimeSpan limit)
     {
         ArgumentNullException.ThrowIfNull(isDone);
-        for (var steps = 0; !isDone(); steps++)
+        for (var steps = 0; steps % StepsBetweenLooks != 0 || !isDone(); steps++)
         {
             Check(steps < MaxSteps, $"still busy after {steps} steps, at {Now}: something goes in circles");
             if (!_queue.TryPeek(out _, out var next) || next.At > limit)
             {
                 Now = limit;
-                return false;
+                return isDone();
             }
 
             var action = _queue.Dequeue();
