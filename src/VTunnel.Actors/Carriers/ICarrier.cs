@@ -14,7 +14,10 @@ public interface ICarrier : IAsyncDisposable
     /// <summary>Whether both ends agreed on protocol v2.</summary>
     bool SpeaksV2 { get; }
 
-    /// <summary>Grows whenever anything at all arrives from the far end, control frames included.</summary>
+    /// <summary>
+    /// Grows whenever anything at all arrives from the far end while it is received from: a piece of a message, and control
+    /// frames where the carrier sees them.
+    /// </summary>
     long ReceivedCount { get; }
 
     /// <summary>Completes when the carrier has been disposed.</summary>

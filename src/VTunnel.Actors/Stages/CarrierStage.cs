@@ -1,5 +1,5 @@
 using System.Net.WebSockets;
-using Akka.Actor;
+using System.Text;
 using Akka.Streams;
 using Akka.Streams.Stage;
 using VTunnel.Carriers;
@@ -17,6 +17,9 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
 {
     private const int FirstReadBytes = 4 * 1024;
 
+    /// <summary>By RFC 6455, in UTF-8.</summary>
+    private const int MaxReasonBytes = 123;
+
     /// <summary>How long a peer that does not read, or does not answer, may hold up a goodbye.</summary>
     private static readonly TimeSpan FarewellTimeout = TimeSpan.FromSeconds(2);
 
@@ -24,14 +27,11 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
     private readonly Outlet<ByteSlice> _out = new("Carrier.out");
     private readonly ICarrier _carrier;
     private readonly int _maxMessageBytes;
-    private readonly IActorRef _session;
 
     /// <param name="carrier">The connection.</param>
     /// <param name="maxMessageBytes">What the peer may send at once.</param>
-    /// <param name="session">Told <see cref="PumpEvents.WireEnded"/>.</param>
-    public CarrierStage(ICarrier carrier, int maxMessageBytes, IActorRef session)
+    public CarrierStage(ICarrier carrier, int maxMessageBytes)
     {
-        _session = session;
         _carrier = carrier;
         _maxMessageBytes = maxMessageBytes;
         Shape = new FlowShape<ByteSlice, ByteSlice>(_in, _out);
@@ -67,7 +67,6 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
         private int _length;
         private ByteSlice _outgoing;
         private Exception? _closeCause;
-        private Exception? _endCause;
         private bool _closing;
         private bool _farewellStarted;
         private bool _farewellSent;
@@ -293,7 +292,6 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
 
         private void Stop()
         {
-            _endCause = _closeCause;
             if (_closeCause is null)
                 CompleteStage();
             else
@@ -305,22 +303,24 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             if (_closing)
                 Stop();
             else
-                FailStage(_endCause = new SessionProtocolException(SessionError.ConnectionLost, $"the connection was lost: {e.Message}", e));
+                FailStage(new SessionProtocolException(SessionError.ConnectionLost, $"the connection was lost: {e.Message}", e));
         }
 
         public override void PostStop()
         {
             _carrier.Abort();
 
-            // A receive or send under way may still use its buffer; such a buffer is left to the garbage collector.
-            if (!_receive.IsPending)
-                _message?.Release();
-            if (!_send.IsPending)
-                _outgoing.Release();
-            _stage._session.Tell(new PumpEvents.WireEnded(_endCause), ActorRefs.NoSender);
+            // A receive or send under way uses its buffer until it completes.
+            _receive.Abandon(_message);
+            _send.Abandon(_outgoing.Chunk);
         }
 
-        /// <summary>A close reason is at most 123 bytes of UTF-8 by RFC 6455.</summary>
-        private static string Shorten(string reason) => reason.Length <= 100 ? reason : reason[..100];
+        /// <summary>Cuts between characters.</summary>
+        internal static string Shorten(string reason)
+        {
+            Span<byte> bytes = stackalloc byte[MaxReasonBytes];
+            Encoding.UTF8.GetEncoder().Convert(reason, bytes, flush: false, out var used, out _, out _);
+            return reason[..used];
+        }
     }
 }

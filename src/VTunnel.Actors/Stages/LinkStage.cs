@@ -723,7 +723,6 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             _unwritten = null;
             _link.Abandon();
             DropAttachRequests();
-            _stage._session.Tell(new PumpEvents.WireEnded(_endCause), ActorRefs.NoSender);
         }
     }
 }

@@ -1,6 +1,6 @@
 using System.Net.Sockets;
 using System.Text;
-using VTunnel.Streams;
+using VTunnel.Endpoints;
 
 namespace VTunnel.Actors.Tests.Targets;
 

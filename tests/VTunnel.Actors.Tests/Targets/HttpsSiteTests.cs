@@ -4,7 +4,7 @@ using System.Net.WebSockets;
 using System.Security.Cryptography;
 using System.Text;
 using VTunnel.Options;
-using VTunnel.Streams;
+using VTunnel.Endpoints;
 using VTunnel.Targets;
 
 namespace VTunnel.Actors.Tests.Targets;

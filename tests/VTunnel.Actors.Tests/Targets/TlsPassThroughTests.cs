@@ -4,7 +4,7 @@ using System.Security.Cryptography;
 using System.Text;
 using Microsoft.Extensions.Time.Testing;
 using VTunnel.Options;
-using VTunnel.Streams;
+using VTunnel.Endpoints;
 using VTunnel.Targets;
 
 namespace VTunnel.Actors.Tests.Targets;

@@ -3,8 +3,8 @@ using System.Net.Sockets;
 using Microsoft.AspNetCore.Connections;
 using Microsoft.AspNetCore.Http.Features;
 using Microsoft.Extensions.Logging;
+using VTunnel.Endpoints;
 using VTunnel.Routing;
-using VTunnel.Streams;
 
 namespace VTunnel.Targets.Http;
 

@@ -2,7 +2,7 @@ using System.Net;
 using System.Net.Security;
 using System.Net.Sockets;
 
-namespace VTunnel.Streams;
+namespace VTunnel.Endpoints;
 
 /// <summary>
 /// A <see cref="Stream"/> over a socket as the end of a stream: TLS, mostly. The stream carries the bytes;
