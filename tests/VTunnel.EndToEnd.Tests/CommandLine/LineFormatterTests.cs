@@ -1,6 +1,5 @@
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
-using Microsoft.Extensions.Options;
 using VTunnel.Cli.Hosting;
 
 namespace VTunnel.EndToEnd.Tests.CommandLine;
@@ -11,7 +10,7 @@ public sealed class LineFormatterTests
 
     private static string Format(LogLevel level, string message, Exception? exception = null, bool stackTraces = false)
     {
-        var formatter = new LineFormatter(Options.Create(new LineFormatterOptions { StackTraces = stackTraces }), new FixedTime());
+        var formatter = new LineFormatter(Microsoft.Extensions.Options.Options.Create(new LineFormatterOptions { StackTraces = stackTraces }), new FixedTime());
         using var output = new StringWriter();
         formatter.Write(new LogEntry<string>(level, "category", default, message, exception, (state, _) => state), null, output);
         return output.ToString();
