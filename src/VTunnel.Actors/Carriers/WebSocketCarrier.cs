@@ -58,7 +58,10 @@ public sealed class WebSocketCarrier : ICarrier
     /// <inheritdoc />
     public async ValueTask CloseAsync(WebSocketCloseStatus status, string reason)
     {
-        if (_socket.State is WebSocketState.Open or WebSocketState.CloseReceived)
+        // Who answers a goodbye repeats its status.
+        if (_socket.State == WebSocketState.CloseReceived)
+            await _socket.CloseOutputAsync(_socket.CloseStatus ?? status, null, CancellationToken.None).ConfigureAwait(false);
+        else if (_socket.State == WebSocketState.Open)
             await _socket.CloseOutputAsync(status, reason, CancellationToken.None).ConfigureAwait(false);
     }
 

@@ -135,7 +135,7 @@ internal sealed class ClientSessionActor : SessionActor
 
     protected override void OnStreamRequested(PumpEvents.StreamRequested requested)
     {
-        if (IsDraining)
+        if (IsClosing || StreamCount >= _options.MaxStreams)
         {
             Pump.Reset(requested.Key);
             return;

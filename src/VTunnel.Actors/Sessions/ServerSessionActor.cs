@@ -133,7 +133,7 @@ internal sealed class ServerSessionActor : SessionActor
             return;
         }
 
-        if (IsDraining)
+        if (IsClosing)
             Refuse(listen.Port, "the server is shutting down");
         else if (listen.Port is < 1 or > 65535)
             Refuse(listen.Port, $"port {listen.Port} is out of range: 1 to 65535");
@@ -217,7 +217,7 @@ internal sealed class ServerSessionActor : SessionActor
 
     private void OnVisitor(int port, Socket socket)
     {
-        if (IsDraining || !_ports.ContainsKey(port))
+        if (IsClosing || !_ports.ContainsKey(port))
         {
             socket.Dispose();
             return;

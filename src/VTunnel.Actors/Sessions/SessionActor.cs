@@ -35,11 +35,8 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     private readonly HashSet<IActorRef> _streams = [];
     private long _receivedSeen;
     private int _silentTicks;
-    private bool _takesNothingNew;
-    private bool _endsWhenIdle;
+    private bool _draining;
     private Exception? _endReason;
-    private Exception? _graphCause;
-    private int _endedParts;
     private bool _ended;
 
     protected SessionActor(SessionContext session)
@@ -62,7 +59,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     protected int StreamCount => _streams.Count;
 
     /// <summary>Whether nothing new is taken.</summary>
-    protected bool IsDraining => _takesNothingNew;
+    protected bool IsClosing => _draining || _ended;
 
     private sealed record KeepAliveTick
     {
@@ -83,7 +80,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     protected override void PreStart()
     {
-        Pump = Session.Wire.Start(Context.Materializer(), Self, Session.Name, Session.Metrics, Logger);
+        Pump = Session.Wire.Start(Context.Materializer(), Self, Session);
         StreamServices = new StreamServices(Pump, Session.Extensions, Session.Metrics, Logger);
         Session.Metrics.SessionStarted();
         Logger.SessionUp(Session.Name, Session.Wire.RemoteName, Session.Wire.Protocol, Session.Identity ?? "none");
@@ -126,10 +123,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
                 Session.Wire.Attach(attach.Carrier, attach.Hello);
                 break;
             case PumpEvents.PumpEnded ended:
-                OnGraphEnded(ended.Cause);
-                break;
-            case PumpEvents.WireEnded ended:
-                OnGraphEnded(ended.Cause);
+                OnPumpEnded(ended.Cause);
                 break;
             case StreamProtocol.StreamGone:
                 OnStreamGone(Sender);
@@ -139,7 +133,6 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
                 break;
             case SessionProtocol.Drain drain:
                 TakeNothingNew();
-                _endsWhenIdle = true;
                 if (StreamCount == 0)
                     EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
                 else
@@ -172,7 +165,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
             return;
         if (_ended)
             Context.Stop(Self);
-        else if (_endsWhenIdle)
+        else if (_draining)
             EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
     }
 
@@ -198,9 +191,9 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     private void TakeNothingNew()
     {
-        if (_takesNothingNew)
+        if (_draining)
             return;
-        _takesNothingNew = true;
+        _draining = true;
         OnDraining();
     }
 
@@ -220,15 +213,9 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
         EndSession(new SessionProtocolException(SessionError.KeepAliveTimeout, $"nothing was heard for {_idleTimeout}"), peerIsGone: true);
     }
 
-    /// <summary>The graph's two ends stop one after the other: the wire says goodbye, the pump delivers what has arrived.</summary>
-    private void OnGraphEnded(Exception? cause)
+    private void OnPumpEnded(Exception? cause)
     {
-        _graphCause ??= cause;
-        TakeNothingNew();
-        if (++_endedParts < 2)
-            return;
-
-        var reason = _endReason ?? _graphCause;
+        var reason = _endReason ?? cause;
         _ended = true;
         var text = reason switch
         {

@@ -1,8 +1,6 @@
 using Akka.Actor;
 using Akka.Streams;
-using Microsoft.Extensions.Logging;
 using VTunnel.Carriers;
-using VTunnel.Diagnostics;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Link;
 using VTunnel.Protocol.V1;
@@ -29,7 +27,7 @@ internal abstract class SessionWire
     public virtual TimeSpan? RoundTripTime => null;
 
     /// <summary>Materialises the session's graph.</summary>
-    public abstract ISessionPump Start(IMaterializer materializer, IActorRef session, string sessionName, RoleMetrics metrics, ILogger logger);
+    public abstract ISessionPump Start(IMaterializer materializer, IActorRef session, SessionContext context);
 
     /// <summary>Goes on over another connection.</summary>
     public abstract void Attach(ICarrier carrier, LinkHello? hello);
@@ -49,8 +47,8 @@ internal sealed class V1Wire(ICarrier carrier, V1Role role, V1SessionOptions opt
 
     public override ICarrier Carrier => carrier;
 
-    public override ISessionPump Start(IMaterializer materializer, IActorRef session, string sessionName, RoleMetrics metrics, ILogger logger) =>
-        SessionGraph.RunV1(materializer, new V1Session(role, options), carrier, maxMessageBytes, session, sessionName, metrics, logger);
+    public override ISessionPump Start(IMaterializer materializer, IActorRef session, SessionContext context) =>
+        SessionGraph.RunV1(materializer, new V1Session(role, options), carrier, maxMessageBytes, session, context.Name, context.Metrics, context.Logger);
 
     public override void Attach(ICarrier carrier, LinkHello? hello) =>
         throw new NotSupportedException("A v1 session ends with its connection.");
@@ -79,9 +77,9 @@ internal sealed class V2Wire(ICarrier firstCarrier, LinkHello? firstHello, LinkS
 
     public override TimeSpan? RoundTripTime => _port?.RoundTripTime;
 
-    public override ISessionPump Start(IMaterializer materializer, IActorRef session, string sessionName, RoleMetrics metrics, ILogger logger)
+    public override ISessionPump Start(IMaterializer materializer, IActorRef session, SessionContext context)
     {
-        (var pump, _port) = SessionGraph.RunV2(materializer, protocol(), link, session, metrics);
+        (var pump, _port) = SessionGraph.RunV2(materializer, protocol(), link, session, context.Metrics);
         _port.Attach(firstCarrier, firstHello);
         return pump;
     }

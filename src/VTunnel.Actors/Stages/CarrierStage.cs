@@ -1,6 +1,5 @@
 using System.Net.WebSockets;
 using System.Text;
-using Akka.Actor;
 using Akka.Streams;
 using Akka.Streams.Stage;
 using VTunnel.Carriers;
@@ -28,14 +27,11 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
     private readonly Outlet<ByteSlice> _out = new("Carrier.out");
     private readonly ICarrier _carrier;
     private readonly int _maxMessageBytes;
-    private readonly IActorRef _session;
 
     /// <param name="carrier">The connection.</param>
     /// <param name="maxMessageBytes">What the peer may send at once.</param>
-    /// <param name="session">Told <see cref="PumpEvents.WireEnded"/>.</param>
-    public CarrierStage(ICarrier carrier, int maxMessageBytes, IActorRef session)
+    public CarrierStage(ICarrier carrier, int maxMessageBytes)
     {
-        _session = session;
         _carrier = carrier;
         _maxMessageBytes = maxMessageBytes;
         Shape = new FlowShape<ByteSlice, ByteSlice>(_in, _out);
@@ -46,13 +42,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
     protected override GraphStageLogic CreateLogic(Attributes inheritedAttributes) => new Logic(this);
 
     /// <summary>The close frame that tells the peer why its session ends.</summary>
-    internal static (WebSocketCloseStatus Status, string Reason) CloseFor(Exception? cause)
-    {
-        var (status, reason) = Describe(cause);
-        return (status, Shorten(reason));
-    }
-
-    private static (WebSocketCloseStatus Status, string Reason) Describe(Exception? cause) => cause switch
+    internal static (WebSocketCloseStatus Status, string Reason) CloseFor(Exception? cause) => cause switch
     {
         null => (WebSocketCloseStatus.NormalClosure, ""),
         SessionProtocolException { Code: SessionError.MessageTooLarge } e => (WebSocketCloseStatus.MessageTooBig, e.Message),
@@ -62,14 +52,6 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
         SessionProtocolException e => (WebSocketCloseStatus.NormalClosure, e.Message),
         _ => (WebSocketCloseStatus.InternalServerError, "internal error"),
     };
-
-    /// <summary>Cuts between characters.</summary>
-    private static string Shorten(string reason)
-    {
-        Span<byte> bytes = stackalloc byte[MaxReasonBytes];
-        Encoding.UTF8.GetEncoder().Convert(reason, bytes, flush: false, out var used, out _, out _);
-        return reason[..used];
-    }
 
     private sealed class Logic : TimerGraphStageLogic, IInHandler, IOutHandler
     {
@@ -85,7 +67,6 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
         private int _length;
         private ByteSlice _outgoing;
         private Exception? _closeCause;
-        private Exception? _endCause;
         private bool _closing;
         private bool _farewellStarted;
         private bool _farewellSent;
@@ -288,7 +269,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             bool completed;
             try
             {
-                completed = _send.Start(_carrier.CloseAsync(status, reason));
+                completed = _send.Start(_carrier.CloseAsync(status, Shorten(reason)));
             }
             catch (Exception e)
             {
@@ -311,7 +292,6 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
 
         private void Stop()
         {
-            _endCause = _closeCause;
             if (_closeCause is null)
                 CompleteStage();
             else
@@ -323,7 +303,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             if (_closing)
                 Stop();
             else
-                FailStage(_endCause = new SessionProtocolException(SessionError.ConnectionLost, $"the connection was lost: {e.Message}", e));
+                FailStage(new SessionProtocolException(SessionError.ConnectionLost, $"the connection was lost: {e.Message}", e));
         }
 
         public override void PostStop()
@@ -333,8 +313,14 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             // A receive or send under way uses its buffer until it completes.
             _receive.Abandon(_message);
             _send.Abandon(_outgoing.Chunk);
-            _stage._session.Tell(new PumpEvents.WireEnded(_endCause), ActorRefs.NoSender);
         }
 
+        /// <summary>Cuts between characters.</summary>
+        internal static string Shorten(string reason)
+        {
+            Span<byte> bytes = stackalloc byte[MaxReasonBytes];
+            Encoding.UTF8.GetEncoder().Convert(reason, bytes, flush: false, out var used, out _, out _);
+            return reason[..used];
+        }
     }
 }

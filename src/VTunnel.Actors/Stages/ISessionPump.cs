@@ -45,7 +45,7 @@ public interface ISessionPump
     void SendPing();
 
     /// <summary>
-    /// Ends the session in order: streams that still run are broken, what others have left behind is sent, then the peer is
+    /// Ends the session in order: streams that still run are broken, what streams have left behind is sent, then the peer is
     /// told the reason (null is a normal end). A peer that does not read holds this up for a few seconds at most.
     /// </summary>
     void Stop(Exception? reason);
@@ -64,13 +64,14 @@ public static class PumpEvents
     public sealed record StreamCancelled(StreamKey Key);
 
     /// <summary>To the session: nothing more comes or goes; streams that have been received whole are still being delivered.</summary>
-    public sealed record SessionOver;
+    public sealed record SessionOver
+    {
+        /// <summary>The one instance.</summary>
+        public static readonly SessionOver Instance = new();
+    }
 
     /// <summary>To the session: the pump has ended. Null means in order.</summary>
     public sealed record PumpEnded(Exception? Cause);
-
-    /// <summary>To the session: what carried the pump's frames has said its goodbyes and ended. Null means in order.</summary>
-    public sealed record WireEnded(Exception? Cause);
 
     /// <summary>To the owner: the stream exists.</summary>
     public sealed record StreamOpened(StreamKey Key);

@@ -465,7 +465,7 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             try
             {
                 var (status, reason) = CarrierStage.CloseFor(_endCause);
-                completed = attached.Sending.Start(attached.Carrier.CloseAsync(status, reason));
+                completed = attached.Sending.Start(attached.Carrier.CloseAsync(status, reason.Length <= 100 ? reason : reason[..100]));
             }
             catch (Exception e)
             {
@@ -718,21 +718,11 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
                     Drop(current.Carrier);
             }
 
-            // An operation under way uses its buffer until it completes, wherever the stage is by then.
-            foreach (var leaving in _leaving)
-            {
-                leaving.Receiving.Abandon(leaving.Buffer);
-                leaving.Sending.Abandon(leaving.Outgoing.Chunk);
-                leaving.Buffer = null;
-                leaving.Outgoing = default;
-            }
-
             _carrier = null;
             _unwritten?.Release();
             _unwritten = null;
             _link.Abandon();
             DropAttachRequests();
-            _stage._session.Tell(new PumpEvents.WireEnded(_endCause), ActorRefs.NoSender);
         }
     }
 }

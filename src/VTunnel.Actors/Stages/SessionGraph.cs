@@ -35,7 +35,7 @@ internal static class SessionGraph
         var codec = BidiFlow.FromFlows(
             Flow.FromGraph(new V1EncoderStage()),
             Flow.FromGraph(new V1DecoderStage(logger, sessionName)));
-        var wire = Flow.FromGraph(new CarrierStage(carrier, maxMessageBytes, session));
+        var wire = Flow.FromGraph(new CarrierStage(carrier, maxMessageBytes));
         return Flow.FromGraph(new SessionPumpStage<V1Message>(protocol, session, metrics, TimeProvider.System))
             .JoinMaterialized(codec.Join(wire), Keep.Left)
             .Run(materializer);

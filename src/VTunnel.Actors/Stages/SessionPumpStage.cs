@@ -25,9 +25,6 @@ internal sealed record PumpTimeouts
 
     /// <summary>How long a peer that does not read may hold up what is sent at the end of a session. Default 2 s.</summary>
     public TimeSpan Flush { get; init; } = TimeSpan.FromSeconds(2);
-
-    /// <summary>How long slow endpoints may take what has arrived for them after the session's end. Default 30 s.</summary>
-    public TimeSpan Tail { get; init; } = TimeSpan.FromSeconds(30);
 }
 
 /// <summary>
@@ -159,7 +156,6 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
     private sealed class Logic : TimerGraphStageLogic, ISessionPump, IInHandler, IOutHandler
     {
         private const string FlushTimer = "flush";
-        private const string TailTimer = "tail";
 
         /// <summary>What one stream may read before the others have their turn.</summary>
         private const int TurnBytes = 256 * 1024;
@@ -180,16 +176,10 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         private bool _drainingEvents;
         private long _lastSerial;
         private long _tailBytes;
-
-        /// <summary>Streams take part no more; what is queued is still sent.</summary>
         private bool _stopping;
-
-        /// <summary>The peer is listened to no more.</summary>
         private bool _failed;
-
-        /// <summary>The session is over, and with it the multiplexer; endpoints may still take what has arrived for them.</summary>
-        private bool _isOver;
-        private bool _stageStopped;
+        private bool _ended;
+        private bool _carrierGone;
         private Exception? _cause;
         private int _stopped;
         private volatile bool _receivePaused;
@@ -239,10 +229,10 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         public void OnPush()
         {
             var frame = Grab(_stage._in);
-            if (_isOver)
+            if (_ended)
                 return;
-
             Tick();
+
             try
             {
                 _mux.Receive(frame);
@@ -258,33 +248,32 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         public void OnPull()
         {
-            if (_isOver)
-                return;
             Tick();
             Progress();
         }
 
         private void Tick() => _mux.Now = _stage._clock.GetElapsedTime(_origin);
 
-        public void OnUpstreamFinish() => End(null);
+        public void OnUpstreamFinish() => EndNow(null);
 
-        public void OnUpstreamFailure(Exception e) => End(e);
+        public void OnUpstreamFailure(Exception e) => EndNow(e);
 
         public void OnDownstreamFinish(Exception cause) =>
-            End(cause is SubscriptionWithCancelException.NonFailureCancellation ? null : cause);
+            EndNow(cause is SubscriptionWithCancelException.NonFailureCancellation ? null : cause);
 
         private void OnWake()
         {
             _wake.Clear();
-            if (!_isOver)
-                Tick();
+            Tick();
             try
             {
                 // Only what is here now: an endpoint that is always ready must not keep the stage from its ports.
-                for (var left = _signals.Count; left > 0 && !_stageStopped && _signals.TryDequeue(out var signal); left--)
+                for (var left = _signals.Count; left > 0 && _signals.TryDequeue(out var signal); left--)
                 {
                     if (signal is PumpedStream stream)
                         OnEndpointSignal(stream);
+                    else if (_ended)
+                        Refuse((Command)signal);
                     else
                         Execute((Command)signal);
                 }
@@ -295,8 +284,6 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 return;
             }
 
-            if (_stageStopped)
-                return;
             if (!_signals.IsEmpty)
                 _wake.Signal();
             Progress();
@@ -305,7 +292,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         /// <summary>Everything that may have become possible: deliver, send, receive.</summary>
         private void Progress()
         {
-            if (_isOver)
+            if (_ended)
                 return;
 
             try
@@ -321,7 +308,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                     else if (_stopping)
                     {
                         // Everything before has been taken by the layer below, or it would not ask for more.
-                        End(null);
+                        End();
                         return;
                     }
                 }
@@ -344,12 +331,6 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         private void Execute(Command command)
         {
-            if (_isOver)
-            {
-                Refuse(command);
-                return;
-            }
-
             switch (command)
             {
                 case Command.Open open:
@@ -443,7 +424,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             _drainingEvents = true;
             try
             {
-                while (!_isOver && _mux.TryTakeEvent(out var happened))
+                while (!_ended && _mux.TryTakeEvent(out var happened))
                     Handle(happened);
             }
             finally
@@ -691,7 +672,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             _stage._metrics.BytesIn(slice.Length);
             slice.Release();
             CountTail(stream);
-            if (IsKnownToMux(stream))
+            if (!stream.LostItsId)
                 _mux.Consumed(stream.Id, slice.Length);
             return true;
         }
@@ -750,21 +731,11 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         protected override void OnTimer(object timerKey)
         {
-            switch (timerKey)
-            {
-                case PumpedStream stream:
-                    OnStreamTimer(stream);
-                    break;
-                case FlushTimer:
-                    End(null);
-                    break;
-                case TailTimer:
-                    StopStage();
-                    break;
-            }
+            if (timerKey is PumpedStream stream)
+                OnStreamTimer(stream);
+            else
+                End();
         }
-
-        private bool IsKnownToMux(PumpedStream stream) => !_isOver && !stream.LostItsId;
 
         private void OnStreamTimer(PumpedStream stream)
         {
@@ -800,7 +771,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 return;
 
             // After an orderly close nothing more is owed to the peer, but its accounts of unread bytes must be settled.
-            if (IsKnownToMux(stream))
+            if (!stream.LostItsId)
                 _mux.Reset(stream.Id);
             EndStream(stream, end, abort: true);
         }
@@ -825,7 +796,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             stream.ReadBuffer = null;
             stream.Writes = default;
             stream.Owner?.Tell(new PumpEvents.StreamEnded(end, stream.BytesIn, stream.BytesOut), _stage._session);
-            if (_isOver && _streams.Count + _withoutId.Count == 0)
+            if (_carrierGone && _withoutId.Count == 0)
                 StopStage();
         }
 
@@ -872,7 +843,8 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             }
             else
             {
-                End(e);
+                _cause ??= e;
+                End();
             }
         }
 
@@ -882,81 +854,83 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 return;
             _stopping = true;
             _cause ??= reason;
-            ScheduleOnce(FlushTimer, _stage._timeouts.Flush);
             foreach (var stream in AllStreams())
-            {
-                if (stream is not { PeerDone: true, Endpoint: not null })
-                {
-                    Break(stream, StreamEnd.SessionEnded);
-                }
-                else if (!stream.GoneFromSession)
-                {
-                    // All that the peer had to say is here and is delivered; what it still expects, it does not get.
-                    _mux.Reset(stream.Id);
-                    LeaveSession(stream);
-                }
-            }
+                Break(stream, StreamEnd.SessionEnded);
+            ScheduleOnce(FlushTimer, _stage._timeouts.Flush);
         }
 
         /// <summary>
-        /// The session is over. Streams whose peer had finished sending still deliver what has arrived; all others break.
+        /// Ends this side. The stage itself ends when the carrier has, which says goodbye to the peer meanwhile.
         /// </summary>
-        private void End(Exception? cause)
+        private void End()
         {
-            if (_isOver)
-                return;
-            _cause ??= cause;
-            CancelTimer(FlushTimer);
-            foreach (var stream in AllStreams())
-            {
-                if (stream is not { PeerDone: true, Endpoint: not null, WriteDone: false })
-                    EndStream(stream, StreamEnd.SessionEnded, abort: !stream.WriteDone);
-                else if (!stream.GoneFromSession)
-                    LeaveSession(stream);
-            }
+            EndStreams();
+            if (_cause is null)
+                Complete(_stage._out);
+            else
+                Fail(_stage._out, _cause);
+        }
 
-            _isOver = true;
-            _mux.Abandon();
-            if (_streams.Count + _withoutId.Count == 0)
+        /// <summary>The carrier is gone. The stage stays for what has arrived and its endpoints have yet to take.</summary>
+        private void EndNow(Exception? cause)
+        {
+            if (!_ended)
+                _cause ??= cause;
+            EndStreams();
+            if (_withoutId.Count == 0)
             {
                 StopStage();
                 return;
             }
 
+            _carrierGone = true;
             SetKeepGoing(true);
-            ScheduleOnce(TailTimer, _stage._timeouts.Tail);
-            _stage._session.Tell(new PumpEvents.SessionOver(), ActorRefs.NoSender);
-
-            // In this order: what comes to the carrier first is the reason that it gives the peer.
-            if (_cause is null)
-                Complete(_stage._out);
-            else
-                Fail(_stage._out, _cause);
-            Cancel(_stage._in);
+            _stage._session.Tell(PumpEvents.SessionOver.Instance, ActorRefs.NoSender);
         }
 
         private void StopStage()
         {
-            if (_stageStopped)
-                return;
-            _stageStopped = true;
             if (_cause is null)
                 CompleteStage();
             else
                 FailStage(_cause);
         }
 
+        /// <summary>Streams whose peer had finished still deliver what has arrived; all others break.</summary>
+        private void EndStreams()
+        {
+            if (_ended)
+                return;
+            _ended = true;
+            CancelTimer(FlushTimer);
+            foreach (var stream in AllStreams())
+            {
+                if (stream is not { PeerDone: true, WriteDone: false, Endpoint: not null })
+                {
+                    EndStream(stream, StreamEnd.SessionEnded, abort: true);
+                    continue;
+                }
+
+                // Settled below by abandoning the multiplexer, which must not hear of it again.
+                _streams.Remove(stream.Id);
+                stream.LostItsId = true;
+                _withoutId.Add(stream);
+                if (!stream.GoneFromSession)
+                    LeaveSession(stream);
+            }
+
+            _mux.Abandon();
+            RefuseLateCommands();
+        }
+
         private PumpedStream[] AllStreams() => [.. _streams.Values, .. _withoutId];
 
         public override void PostStop()
         {
-            _stageStopped = true;
-            if (!_isOver)
-                _mux.Abandon();
-            _isOver = true;
-            foreach (var stream in AllStreams())
-                EndStream(stream, StreamEnd.SessionEnded, abort: true);
             Interlocked.Exchange(ref _stopped, 1);
+            EndStreams();
+            foreach (var stream in _withoutId.ToArray())
+                EndStream(stream, StreamEnd.SessionEnded, abort: true);
             RefuseLateCommands();
             _stage._session.Tell(new PumpEvents.PumpEnded(_cause), ActorRefs.NoSender);
         }

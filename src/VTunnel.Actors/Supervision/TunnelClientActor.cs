@@ -281,11 +281,10 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
             return;
         }
 
-        var carrier = dialled.Carrier;
-        if (_session is not null && carrier.SpeaksV2)
+        if (_session is not null && dialled.Carrier.SpeaksV2)
         {
             // The session has been waiting for this; it says when it goes on, or ends when the server does not know it any more.
-            _session.Tell(new SessionProtocol.AttachCarrier(carrier, null));
+            _session.Tell(new SessionProtocol.AttachCarrier(dialled.Carrier, null));
             return;
         }
 
@@ -299,10 +298,10 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
 
         var name = $"session-{_nextSession++}";
         _lastEnd = null;
-        var wire = carrier.SpeaksV2 ? SessionWires.ForV2Client(_options, carrier) : SessionWires.ForV1Client(_options, carrier);
+        var wire = dialled.Carrier.SpeaksV2 ? SessionWires.ForV2Client(_options, dialled.Carrier) : SessionWires.ForV1Client(_options, dialled.Carrier);
         var session = new SessionContext(name, wire, null, _extensions, _metrics.For(TunnelRole.Client), _logger);
         _session = Context.Watch(Context.ActorOf(ClientSessionActor.Props(session, _options, [.. _forwards], _dialer), name));
-        if (!carrier.SpeaksV2)
+        if (!dialled.Carrier.SpeaksV2)
             OnConnected(wire.Protocol);
     }
 

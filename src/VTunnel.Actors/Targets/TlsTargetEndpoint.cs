@@ -1,7 +1,7 @@
 using System.Net;
-using VTunnel.Endpoints;
 using System.Net.Sockets;
 using System.Runtime.CompilerServices;
+using VTunnel.Endpoints;
 using VTunnel.Routing;
 using VTunnel.Targets.Http;
 

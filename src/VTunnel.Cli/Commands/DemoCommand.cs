@@ -26,6 +26,9 @@ internal static class DemoCommand
 {
     private const int PortAttempts = 5;
 
+    /// <summary>A browser keeps connections open for the next page; there is none.</summary>
+    private static readonly TimeSpan Drain = TimeSpan.FromSeconds(1);
+
     private static readonly TimeSpan Deadline = TimeSpan.FromSeconds(20);
 
     private static readonly OptionSpec Once = new("once", null, "End after the proof: with 0 if the page came through the tunnel, with 7 if not.") { CommandLineOnly = true };
@@ -61,7 +64,11 @@ internal static class DemoCommand
             return context.Response.Body.WriteAsync(page).AsTask();
         });
         await using var server = BuildHost(level, format, builder =>
-            builder.AddVTunnelServer(options => options.Tokens = [AccessTokens.EntryFor("demo", token)]));
+            builder.AddVTunnelServer(options =>
+            {
+                options.Tokens = [AccessTokens.EntryFor("demo", token)];
+                options.DrainTimeout = Drain;
+            }));
         server.MapVTunnel("/");
         Kestrel.MapHealth(server);
 
@@ -71,7 +78,7 @@ internal static class DemoCommand
             await server.StartAsync(interrupts.Stopping);
             var loggers = server.Services.GetRequiredService<ILoggerFactory>();
             await using var client = TunnelClient.Create(
-                new TunnelClientOptions { Server = new Uri($"ws://{Address(server)}/"), Token = token, AutoReconnect = true }, loggers);
+                new TunnelClientOptions { Server = new Uri($"ws://{Address(server)}/"), Token = token, DrainTimeout = Drain }, loggers);
             await client.ConnectAsync(interrupts.Stopping).WaitAsync(Deadline, interrupts.Stopping);
             var rule = await ListenAsync(client, Address(web), interrupts.Stopping);
 
@@ -85,9 +92,8 @@ internal static class DemoCommand
                 return proven ? ExitCodes.Success : ExitCodes.DemoFailed;
 
             Console.Out.WriteLine("Ctrl-C ends.");
-            await using var stop = interrupts.Stopping.Register(server.Lifetime.StopApplication);
-            await server.WaitForShutdownAsync();
-            return ExitCodes.Success;
+            await client.Completion.WaitAsync(interrupts.Stopping);
+            return Terminal.Fail(ExitCodes.DemoFailed, "the demo failed: its client has ended");
         }
         catch (OperationCanceledException) when (interrupts.Stopping.IsCancellationRequested)
         {
@@ -96,6 +102,12 @@ internal static class DemoCommand
         catch (Exception e) when (e is TimeoutException or TunnelConnectException or ListenRefusedException or IOException or SocketException)
         {
             return Terminal.Fail(ExitCodes.DemoFailed, $"the demo failed: {e.Message}");
+        }
+        finally
+        {
+            // The client is gone by now: first the tunnel ends, then the page behind it.
+            await server.StopAsync(CancellationToken.None);
+            await web.StopAsync(CancellationToken.None);
         }
     }
 

@@ -521,85 +521,19 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
     });
 
     [Fact]
-    public void What_has_arrived_whole_is_delivered_after_the_end_of_the_session() => RunServer(bench =>
+    public void The_stage_stays_until_the_carrier_has_said_goodbye()
     {
-        var whole = bench.Open(new FakeEndpoint { IsStalled = true });
-        var partial = bench.Open(new FakeEndpoint { IsStalled = true });
-        bench.PutData(1, "all ");
-        bench.PutData(1, "of it");
-        bench.PutClose(1);
-        bench.PutData(2, "the beginning");
-        var lost = new SessionProtocolException(SessionError.ConnectionLost, "the connection was lost");
-        bench.Wire.Close(lost);
-        partial.ExpectEnd(StreamEnd.SessionEnded);
-        bench.Session.ExpectMsg<PumpEvents.SessionOver>();
-
-        whole.Endpoint.IsStalled = false;
-        whole.Endpoint.CompleteSend();
-        Assert.Equal("all of it", whole.SentText);
-        Assert.True(whole.Endpoint.IsFinished);
-        whole.Endpoint.FeedEnd();
-        whole.ExpectEnd(StreamEnd.Completed);
-        Assert.Same(lost, bench.ExpectPumpEnded());
-    });
-
-    [Fact]
-    public void A_visitor_that_stalls_is_not_waited_for_long_after_the_end_of_the_session() => RunServer(bench =>
-    {
-        var visitor = bench.Open(new FakeEndpoint { IsStalled = true });
-        bench.PutData(1, "never taken");
-        bench.PutClose(1);
-        bench.Wire.Close();
-        bench.Session.ExpectMsg<PumpEvents.SessionOver>();
-        Time.Advance(Timeouts.Tail);
-        visitor.ExpectEnd(StreamEnd.SessionEnded);
-        Assert.True(visitor.Endpoint.IsAborted);
-        Assert.Null(bench.ExpectPumpEnded());
-    });
-
-    [Fact]
-    public void A_stop_lets_whole_streams_be_delivered_and_gives_the_peer_the_reason_all_the_same() => RunServer(bench =>
-    {
-        var visitor = bench.Open(new FakeEndpoint { IsStalled = true });
-        bench.PutData(1, "all of it");
-        bench.PutClose(1);
-        bench.Pump.Stop(PumpBench.Shutdown);
-        Assert.Same(PumpBench.Shutdown, bench.Wire.Failure);
-        Assert.False(visitor.Endpoint.IsGone);
-
-        visitor.Endpoint.CompleteSend();
-        Time.Advance(Timeouts.Linger);
-        visitor.ExpectEnd(StreamEnd.Completed);
-    });
-
-    [Fact]
-    public void A_visitor_that_has_everything_is_not_reset_by_the_end_of_the_session() => RunServer(bench =>
-    {
-        var visitor = bench.Open();
-        bench.PutData(1, "all of it");
-        bench.PutClose(1);
-        bench.Wire.Close();
-        visitor.ExpectEnd(StreamEnd.SessionEnded);
-        Assert.True(visitor.Endpoint.IsDisposed);
-    });
-
-    [Fact]
-    public void Commands_while_the_last_streams_are_delivered_are_refused() => RunServer(bench =>
-    {
-        bench.Open(new FakeEndpoint { IsStalled = true });
-        bench.PutData(1, "slowly");
-        bench.PutClose(1);
-        bench.Wire.Close();
-        bench.Session.ExpectMsg<PumpEvents.SessionOver>();
-        var late = new FakeEndpoint();
-        var owner = CreateTestProbe();
-        bench.Pump.Open(new StreamRequest(9000), late, owner);
-        Assert.Equal(StreamEnd.SessionEnded, owner.ExpectMsg<PumpEvents.StreamEnded>().End);
-        Assert.True(late.IsAborted);
-        bench.Pump.SendPing();
-        bench.Pump.Stop(null);
-        Time.Advance(Timeouts.Tail);
-    });
+        var session = CreateTestProbe();
+        var (pump, wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Client), session, TestMetrics.Server, TimeProvider.System))
+            .JoinMaterialized(Flow.FromGraph(new ManualWireStage<V1Message>(closesWhenFinished: false)), Keep.Both)
+            .Run(CallingThreadMaterializer());
+        pump.Stop(PumpBench.Shutdown);
+        Assert.Same(PumpBench.Shutdown, wire.Failure);
+        session.ExpectNoMsg(TimeSpan.Zero);
+        wire.Put(new V1Message(V1MessageType.Pong));
+        wire.Close();
+        Assert.Same(PumpBench.Shutdown, session.ExpectMsg<PumpEvents.PumpEnded>().Cause);
+    }
 
     [Fact]
     public void A_peer_that_breaks_the_protocol_is_told_so()

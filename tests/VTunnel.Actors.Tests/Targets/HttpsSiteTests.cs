@@ -3,8 +3,8 @@ using System.Net.Http.Headers;
 using System.Net.WebSockets;
 using System.Security.Cryptography;
 using System.Text;
-using VTunnel.Endpoints;
 using VTunnel.Options;
+using VTunnel.Endpoints;
 using VTunnel.Targets;
 
 namespace VTunnel.Actors.Tests.Targets;

@@ -3,8 +3,8 @@ using System.Net.Sockets;
 using System.Security.Cryptography;
 using System.Text;
 using Microsoft.Extensions.Time.Testing;
-using VTunnel.Endpoints;
 using VTunnel.Options;
+using VTunnel.Endpoints;
 using VTunnel.Targets;
 
 namespace VTunnel.Actors.Tests.Targets;

@@ -175,8 +175,7 @@ internal sealed class MemoryCarrier : ICarrier
 
     public string RemoteName { get; }
 
-    /// <summary>Default false: protocol v1.</summary>
-    public bool SpeaksV2 { get; set; }
+    public bool SpeaksV2 => false;
 
     public long ReceivedCount => Interlocked.Read(ref _received);
 

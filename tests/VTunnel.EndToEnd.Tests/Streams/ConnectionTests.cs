@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using VTunnel.EndToEnd.Tests.Support;
+using VTunnel.Options;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
 
@@ -13,7 +14,7 @@ public sealed class ConnectionTests : IAsyncLifetime
 
     private TunnelPair _pair = null!;
 
-    public async Task InitializeAsync() => _pair = await TunnelPair.StartAsync();
+    public async Task InitializeAsync() => _pair = await TunnelPair.StartAsync(server => server.Protocol = ProtocolPreference.V1);
 
     public async Task DisposeAsync() => await _pair.DisposeAsync();
 

@@ -78,7 +78,7 @@ public sealed class TunnelHost : IAsyncDisposable
     /// <summary>A client of this server, connected. The caller disposes it first.</summary>
     public async Task<TunnelClient> ConnectAsync(Action<TunnelClientOptions>? configure = null)
     {
-        var options = new TunnelClientOptions { Server = Address, DrainTimeout = TimeSpan.Zero };
+        var options = new TunnelClientOptions { Server = Address, Protocol = ProtocolPreference.V1, DrainTimeout = TimeSpan.Zero };
         configure?.Invoke(options);
         var client = TunnelClient.Create(options, _app.Services.GetRequiredService<ILoggerFactory>());
         await client.ConnectAsync().WaitAsync(TestTimeouts.Step);

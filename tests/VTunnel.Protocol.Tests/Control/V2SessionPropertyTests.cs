@@ -18,9 +18,11 @@ public class V2SessionPropertyTests
         Gen.Int[1, int.MaxValue].Sample(
             seed =>
             {
+                using var ledger = ChunkLedger.Open();
                 var world = new World(seed);
                 world.Play(operations: 600);
                 world.Settle();
+                Assert.Equal(0, ledger.Outstanding);
             },
             iter: 100);
 
@@ -29,9 +31,11 @@ public class V2SessionPropertyTests
         Gen.Int[1, int.MaxValue].Sample(
             seed =>
             {
+                using var ledger = ChunkLedger.Open();
                 var world = new World(seed) { MayReset = false };
                 world.Saturate();
                 world.Settle();
+                Assert.Equal(0, ledger.Outstanding);
             },
             iter: 10);
 

@@ -2,8 +2,8 @@ using System.IO.Pipelines;
 using System.Net.Sockets;
 using Microsoft.AspNetCore.Connections;
 using Microsoft.AspNetCore.Http.Features;
-using VTunnel.Endpoints;
 using Microsoft.Extensions.Logging;
+using VTunnel.Endpoints;
 using VTunnel.Routing;
 
 namespace VTunnel.Targets.Http;
