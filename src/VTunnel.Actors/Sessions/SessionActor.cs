@@ -35,7 +35,8 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     private readonly HashSet<IActorRef> _streams = [];
     private long _receivedSeen;
     private int _silentTicks;
-    private bool _draining;
+    private bool _takesNothingNew;
+    private bool _endsWhenIdle;
     private Exception? _endReason;
     private bool _ended;
 
@@ -59,7 +60,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     protected int StreamCount => _streams.Count;
 
     /// <summary>Whether nothing new is taken.</summary>
-    protected bool IsClosing => _draining || _ended;
+    protected bool IsClosing => _takesNothingNew || _ended;
 
     private sealed record KeepAliveTick
     {
@@ -133,6 +134,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
                 break;
             case SessionProtocol.Drain drain:
                 TakeNothingNew();
+                _endsWhenIdle = true;
                 if (StreamCount == 0)
                     EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
                 else
@@ -165,7 +167,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
             return;
         if (_ended)
             Context.Stop(Self);
-        else if (_draining)
+        else if (_endsWhenIdle)
             EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
     }
 
@@ -191,9 +193,9 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     private void TakeNothingNew()
     {
-        if (_draining)
+        if (_takesNothingNew)
             return;
-        _draining = true;
+        _takesNothingNew = true;
         OnDraining();
     }
 
