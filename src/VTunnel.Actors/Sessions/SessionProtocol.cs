@@ -52,7 +52,10 @@ public static class SessionProtocol
     /// <summary>To the parent: the port is free again.</summary>
     public sealed record ReleasePort(int Port);
 
-    /// <summary>To the parent, last of all. A null cause is an orderly end.</summary>
+    /// <summary>
+    /// To the parent: the session is over; a null cause is an orderly end. The actor stops when its last streams have been
+    /// delivered, which may take a while.
+    /// </summary>
     public sealed record SessionEnded(IActorRef Session, Exception? Cause, string Reason);
 
     /// <summary>To a session or its parents: how are you? Answered with <see cref="SessionStatus"/>.</summary>

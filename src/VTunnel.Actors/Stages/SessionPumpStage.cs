@@ -924,7 +924,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
             _carrierGone = true;
             SetKeepGoing(true);
-            _stage._session.Tell(PumpEvents.SessionOver.Instance, ActorRefs.NoSender);
+            _stage._session.Tell(new PumpEvents.SessionOver(_cause), ActorRefs.NoSender);
         }
 
         private void StopStage()
