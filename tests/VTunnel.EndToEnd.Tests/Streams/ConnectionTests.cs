@@ -57,11 +57,12 @@ public sealed class ConnectionTests : IAsyncLifetime
         Digest? sent = null;
         await using var target = TargetServer.Start(async (client, ct) =>
         {
-            sent = await Payload.SendRandomAsync(client.GetStream(), Much, ct);
+            var stream = client.GetStream();
+            sent = await Payload.SendRandomAsync(stream, Much, ct);
             client.Client.Shutdown(SocketShutdown.Send);
 
             // A socket that is closed with unread bytes is reset, tunnel or not.
-            await Payload.ReceiveAsync(client.GetStream(), cancellationToken: ct);
+            await Payload.ReceiveAsync(stream, cancellationToken: ct);
         });
         var port = await _pair.ForwardAsync(target.Port);
         using var visitor = await Payload.ConnectAsync(port);

@@ -59,35 +59,6 @@ public sealed class SilenceTests
         await peer.ExpectPongAsync();
     }
 
-    [Theory]
-    [InlineData(true)]
-    [InlineData(false)]
-    public async Task A_reader_that_stalls_for_longer_than_the_keepalive_is_not_silence(bool visitorStalls)
-    {
-        using var target = new TcpListener(IPAddress.Loopback, 0);
-        target.Start();
-        await using var pair = await TunnelPair.StartAsync(
-            server => server.IdleTimeout = Idle, client => client.PingInterval = Idle / 2);
-        var lost = false;
-        pair.Client.StateChanged += (_, change) => lost |= change.State != TunnelClientState.Connected;
-        var port = await pair.ForwardAsync(((IPEndPoint)target.LocalEndpoint).Port);
-        using var visitor = await Payload.ConnectAsync(port);
-        using var accepted = await target.AcceptTcpClientAsync().WaitAsync(TestTimeouts.Step);
-        var (writer, reader) = visitorStalls ? (accepted, visitor) : (visitor, accepted);
-
-        // The writer stands still for Patience at least before it counts as stopped; then the stall lasts that long again.
-        var writing = StallingWriter.Start(writer);
-        Assert.InRange(await writing.WaitForStallAsync(), 1, StallingWriter.BoundedBytes);
-        Assert.True(StallingWriter.Patience >= Idle * 2);
-        await StallingWriter.WaitAsync(StallingWriter.Patience);
-        var receiving = Payload.ReceiveAsync(reader.GetStream());
-        var sent = await writing.StopAsync();
-        writer.Close();
-
-        Assert.Equal(sent, await receiving.WaitAsync(TestTimeouts.Step));
-        Assert.False(lost);
-    }
-
     [Fact]
     public async Task A_reader_that_stalls_is_not_a_slow_HTTP_client()
     {
