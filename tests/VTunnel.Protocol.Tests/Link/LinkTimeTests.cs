@@ -166,6 +166,14 @@ public sealed class LinkTimeTests
     }
 
     [Fact]
+    public void A_bound_below_the_first_window_is_the_window()
+    {
+        var pair = Connected(Quiet with { MaxReplayWindowBytes = 1000 });
+        Assert.Equal(1000, pair.Client.ReplayWindowBytes);
+        Assert.Equal(1000, pair.Client.WritableBytes);
+    }
+
+    [Fact]
     public void The_replay_window_does_not_grow_for_a_writer_that_leaves_it_empty()
     {
         var path = new Path(roundTrip: Ms(100), bytesPerSecond: long.MaxValue, new LinkOptions()) { WriteLimit = 300_000 };

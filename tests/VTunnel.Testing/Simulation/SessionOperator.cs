@@ -95,6 +95,9 @@ internal sealed class SessionOperator(
                 break;
             case < 11:
                 side.WantsFinish = true;
+                // Some are through with a stream while its window is used up, and leave it at that.
+                if (world.Chance(0.5))
+                    side.ToWrite = 0;
                 user.Do(() => user.Write(stream));
                 break;
             case 11:

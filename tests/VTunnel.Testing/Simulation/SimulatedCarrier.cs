@@ -81,6 +81,7 @@ public sealed class CarrierEnd
     private readonly SimulationWorld _world;
     private readonly CarrierDirection _outbound;
     private readonly CarrierDirection _inbound;
+    private bool _deliversLate;
 
     internal CarrierEnd(SimulationWorld world, CarrierDirection outbound, CarrierDirection inbound)
     {
@@ -121,7 +122,10 @@ public sealed class CarrierEnd
         IsClosed = true;
         if (_world.Chance(0.5))
             _outbound.Cut(0);
-        _inbound.Cut(0);
+        // A receive that had completed by then is handed over late, or not at all.
+        _deliversLate = _world.Chance(0.3);
+        if (!_deliversLate)
+            _inbound.Cut(0);
         if (!_outbound.IsDead)
             _world.After(_outbound.TimeToDrain, Far.RaiseClosed);
     }
@@ -134,7 +138,7 @@ public sealed class CarrierEnd
 
     private void Arrive(ByteSlice message)
     {
-        if (IsClosed || Received is null)
+        if ((IsClosed && !_deliversLate) || Received is null)
             message.Release();
         else
             Received(message);
