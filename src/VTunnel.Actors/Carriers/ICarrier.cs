@@ -14,7 +14,10 @@ public interface ICarrier : IAsyncDisposable
     /// <summary>Whether both ends agreed on protocol v2.</summary>
     bool SpeaksV2 { get; }
 
-    /// <summary>Grows whenever anything at all arrives from the far end, control frames included.</summary>
+    /// <summary>
+    /// Grows whenever anything at all arrives from the far end while it is received from: a piece of a message, and control
+    /// frames where the carrier sees them.
+    /// </summary>
     long ReceivedCount { get; }
 
     /// <summary>Completes when the carrier has been disposed.</summary>
@@ -33,6 +36,6 @@ public interface ICarrier : IAsyncDisposable
     /// <summary>Says goodbye with a close frame. Call it after the last send completed.</summary>
     ValueTask CloseAsync(WebSocketCloseStatus status, string reason);
 
-    /// <summary>Drops the connection at once. Idempotent; never throws.</summary>
+    /// <summary>Drops the connection at once, unless both ends have said goodbye. Idempotent; never throws.</summary>
     void Abort();
 }

@@ -20,7 +20,7 @@ public enum ConnectError
     /// <summary>The server wants another token (401).</summary>
     Unauthorized = 3,
 
-    /// <summary>The server or a proxy in front of it refused the upgrade (any other status).</summary>
+    /// <summary>The server or a proxy in front of it refused the upgrade (any status but 401 and 403).</summary>
     Refused = 4,
 
     /// <summary>No answer in time.</summary>
@@ -31,6 +31,9 @@ public enum ConnectError
 
     /// <summary>The client was stopped meanwhile.</summary>
     Stopped = 7,
+
+    /// <summary>The server or a proxy in front of it does not admit this client (403).</summary>
+    Forbidden = 8,
 }
 
 /// <summary>A client could not connect, or lost its connection and may not reconnect.</summary>

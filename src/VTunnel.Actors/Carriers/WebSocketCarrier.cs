@@ -9,7 +9,7 @@ public sealed class WebSocketCarrier : ICarrier
     private readonly ProbedStream? _transport;
     private readonly TaskCompletionSource _disposed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private int _isDisposed;
-    private long _messages;
+    private long _receives;
 
     /// <summary>Takes ownership of an open WebSocket.</summary>
     /// <param name="socket">The WebSocket.</param>
@@ -29,7 +29,7 @@ public sealed class WebSocketCarrier : ICarrier
     public bool SpeaksV2 => _socket.SubProtocol == TunnelSubProtocol.V2;
 
     /// <inheritdoc />
-    public long ReceivedCount => _transport?.ReadCount ?? Interlocked.Read(ref _messages);
+    public long ReceivedCount => _transport?.ReadCount ?? Interlocked.Read(ref _receives);
 
     /// <inheritdoc />
     public Task Disposed => _disposed.Task;
@@ -37,10 +37,9 @@ public sealed class WebSocketCarrier : ICarrier
     /// <inheritdoc />
     public ValueTask<ValueWebSocketReceiveResult> ReceiveAsync(Memory<byte> buffer)
     {
-        var receiving = _socket.ReceiveAsync(buffer, CancellationToken.None);
-        if (_transport is null && receiving.IsCompletedSuccessfully)
-            Interlocked.Increment(ref _messages);
-        return receiving;
+        // Asking for more means that the last receive brought something, which costs nothing to count.
+        Interlocked.Increment(ref _receives);
+        return _socket.ReceiveAsync(buffer, CancellationToken.None);
     }
 
     /// <inheritdoc />
@@ -59,12 +58,20 @@ public sealed class WebSocketCarrier : ICarrier
     /// <inheritdoc />
     public async ValueTask CloseAsync(WebSocketCloseStatus status, string reason)
     {
-        if (_socket.State is WebSocketState.Open or WebSocketState.CloseReceived)
+        // Who answers a goodbye repeats its status.
+        if (_socket.State == WebSocketState.CloseReceived)
+            await _socket.CloseOutputAsync(_socket.CloseStatus ?? status, null, CancellationToken.None).ConfigureAwait(false);
+        else if (_socket.State == WebSocketState.Open)
             await _socket.CloseOutputAsync(status, reason, CancellationToken.None).ConfigureAwait(false);
     }
 
     /// <inheritdoc />
-    public void Abort() => _socket.Abort();
+    public void Abort()
+    {
+        // Where both ends have said goodbye, what is left of the connection closes in order and takes the last frame along.
+        if (_socket.State != WebSocketState.Closed)
+            _socket.Abort();
+    }
 
     /// <inheritdoc />
     public ValueTask DisposeAsync()

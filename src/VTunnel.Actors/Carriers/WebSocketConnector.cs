@@ -5,6 +5,7 @@ using System.Net.Sockets;
 using System.Net.WebSockets;
 using System.Security.Authentication;
 using VTunnel.Options;
+using VTunnel.Tls;
 
 namespace VTunnel.Carriers;
 
@@ -16,6 +17,7 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
     private readonly HttpMessageInvoker _invoker;
 
     /// <summary>Reads what it needs from the options, the CA file included.</summary>
+    /// <exception cref="TunnelConnectException">The file of trusted certificates cannot be used.</exception>
     public WebSocketConnector(TunnelClientOptions options)
     {
         ArgumentNullException.ThrowIfNull(options);
@@ -24,9 +26,21 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
         _invoker = new HttpMessageInvoker(new SocketsHttpHandler
         {
             ConnectTimeout = options.ConnectTimeout,
-            SslOptions = TlsTrust.CreateClientOptions(options.ServerTls),
+            SslOptions = CreateTlsOptions(options.ServerTls),
             UseCookies = false,
         });
+    }
+
+    private static SslClientAuthenticationOptions CreateTlsOptions(TlsTrustOptions trust)
+    {
+        try
+        {
+            return new TlsTrust(trust, TimeProvider.System).CreateSharedOptions("server");
+        }
+        catch (CertificateFileException e)
+        {
+            throw new TunnelConnectException(ConnectError.TlsFailed, e.Message, e);
+        }
     }
 
     private static Uri ToWebSocketUri(Uri server)
@@ -78,6 +92,8 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
             return new TunnelConnectException(ConnectError.TimedOut, $"no answer within {_options.ConnectTimeout}", e);
         if (status == HttpStatusCode.Unauthorized)
             return new TunnelConnectException(ConnectError.Unauthorized, "the server does not accept the token (401)", e);
+        if (status == HttpStatusCode.Forbidden)
+            return new TunnelConnectException(ConnectError.Forbidden, "the server does not admit this client (403)", e);
         if (status != 0)
             return new TunnelConnectException(ConnectError.Refused, $"the server answered {(int)status} instead of upgrading to a WebSocket", e);
 

@@ -50,6 +50,9 @@ internal static partial class Log
     [LoggerMessage(204, LogLevel.Warning, "{Session} is at its limit of {Limit} streams: visitors of port {Port} are reset until streams end")]
     public static partial void StreamLimit(this ILogger logger, string session, int limit, int port);
 
+    [LoggerMessage(205, LogLevel.Error, "The listener of {Session} on port {Port} failed; the port is closed")]
+    public static partial void ListenerFailed(this ILogger logger, string session, int port);
+
     [LoggerMessage(300, LogLevel.Debug, "{Session} stream {StreamId} begins: port {Port}, visitor {Remote}")]
     public static partial void StreamUp(this ILogger logger, string session, uint streamId, int port, string remote);
 
@@ -64,6 +67,9 @@ internal static partial class Log
 
     [LoggerMessage(304, LogLevel.Information, "{Session} port {Port}: visitor {Remote} was denied: {Reason}")]
     public static partial void StreamDenied(this ILogger logger, string session, int port, string remote, string reason);
+
+    [LoggerMessage(305, LogLevel.Error, "{Session} port {Port}: a stream middleware failed; the stream is refused")]
+    public static partial void MiddlewareFailed(this ILogger logger, Exception exception, string session, int port);
 
     [LoggerMessage(400, LogLevel.Information, "Connecting to {Server}")]
     public static partial void ClientConnecting(this ILogger logger, string server);

@@ -5,7 +5,8 @@ using Microsoft.Extensions.Options;
 using VTunnel.Carriers;
 using VTunnel.Options;
 using VTunnel.Routing;
-using VTunnel.Streams;
+using VTunnel.Diagnostics;
+using VTunnel.Extensions;
 using VTunnel.Supervision;
 using VTunnel.Targets;
 
@@ -34,12 +35,19 @@ public sealed class TunnelClient : IAsyncDisposable
     private int _disposed;
     private volatile int _state = (int)TunnelClientState.Disconnected;
 
-    private TunnelClient(ActorSystem system, bool ownsSystem, TunnelClientOptions options, TunnelExtensions extensions, ILoggerFactory loggerFactory)
+    private TunnelClient(
+        ActorSystem system,
+        bool ownsSystem,
+        TunnelClientOptions options,
+        TunnelExtensions? extensions,
+        ILoggerFactory? loggerFactory,
+        TunnelMetrics? metrics)
     {
         var validation = new TunnelClientOptionsValidator().Validate(null, options);
         if (validation.Failed)
             throw new OptionsValidationException(nameof(TunnelClientOptions), typeof(TunnelClientOptions), validation.Failures);
 
+        loggerFactory ??= NullLoggerFactory.Instance;
         _options = options;
         _system = system;
         _ownsSystem = ownsSystem;
@@ -48,7 +56,14 @@ public sealed class TunnelClient : IAsyncDisposable
         _dialer = new TargetDialer(options.TargetConnectTimeout, options.TargetTls, loggerFactory);
         var observer = system.ActorOf(Props.Create(() => new ObserverActor(OnStateChanged)));
         _actor = system.ActorOf(TunnelClientActor.Props(
-            options, _connector, _dialer, extensions, observer, Random.Shared.NextDouble, _logger));
+            options,
+            _connector,
+            _dialer,
+            extensions ?? TunnelExtensions.None,
+            metrics ?? TunnelMetrics.Shared,
+            observer,
+            Random.Shared.NextDouble,
+            _logger));
 
         // Whoever does not look at Completion must not be told of it by the finaliser.
         _ = _completion.Task.ContinueWith(
@@ -58,13 +73,22 @@ public sealed class TunnelClient : IAsyncDisposable
     /// <summary>Makes a client with an actor system of its own.</summary>
     /// <exception cref="OptionsValidationException">The options are invalid; every fault is named.</exception>
     public static TunnelClient Create(TunnelClientOptions options, ILoggerFactory? loggerFactory = null) =>
-        new(ActorSystem.Create("vtunnel-client", EngineConfiguration.Akka), ownsSystem: true, options, TunnelExtensions.None, loggerFactory ?? NullLoggerFactory.Instance);
+        new(ActorSystem.Create("vtunnel-client", EngineConfiguration.Akka), ownsSystem: true, options, null, loggerFactory, null);
 
     /// <summary>Makes a client in an actor system that exists.</summary>
+    /// <param name="system">Where its actors live; it outlives the client.</param>
+    /// <param name="options">Where to dial and what to forward.</param>
+    /// <param name="extensions">An authoriser and middleware; null for none.</param>
+    /// <param name="loggerFactory">Where to log; null for nowhere.</param>
+    /// <param name="metrics">What counts; null for the process's own meter.</param>
     /// <exception cref="OptionsValidationException">The options are invalid; every fault is named.</exception>
     public static TunnelClient Create(
-        ActorSystem system, TunnelClientOptions options, TunnelExtensions? extensions = null, ILoggerFactory? loggerFactory = null) =>
-        new(system, ownsSystem: false, options, extensions ?? TunnelExtensions.None, loggerFactory ?? NullLoggerFactory.Instance);
+        ActorSystem system,
+        TunnelClientOptions options,
+        TunnelExtensions? extensions = null,
+        ILoggerFactory? loggerFactory = null,
+        TunnelMetrics? metrics = null) =>
+        new(system, ownsSystem: false, options, extensions, loggerFactory, metrics);
 
     /// <summary>Where the client is in its life.</summary>
     public TunnelClientState State => (TunnelClientState)_state;
@@ -164,10 +188,16 @@ public sealed class TunnelClient : IAsyncDisposable
     {
         protected override void OnReceive(object message)
         {
-            if (message is TunnelClientProtocol.StateChanged change)
-                handler(change);
-            else
+            if (message is not TunnelClientProtocol.StateChanged change)
+            {
                 Unhandled(message);
+                return;
+            }
+
+            // The last change is the last message: nothing of the client stays in a system that outlives it.
+            if (change.State == TunnelClientState.Stopped)
+                Context.Stop(Self);
+            handler(change);
         }
     }
 }

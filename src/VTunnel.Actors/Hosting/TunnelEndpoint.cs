@@ -3,6 +3,7 @@ using Akka.Actor;
 using Akka.Hosting;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.Features;
+using Microsoft.AspNetCore.Server.Kestrel.Core.Features;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using VTunnel.Access;
@@ -89,6 +90,7 @@ internal sealed class TunnelEndpoint
         try
         {
             var server = await _server.GetAsync(context.RequestAborted).ConfigureAwait(false);
+            DisableRateLimits(context);
             var socket = await context.WebSockets
                 .AcceptWebSocketAsync(new WebSocketAcceptContext { SubProtocol = speaksV2 ? TunnelSubProtocol.V2 : null })
                 .ConfigureAwait(false);
@@ -123,6 +125,18 @@ internal sealed class TunnelEndpoint
         context.Response.StatusCode = status;
         context.Response.ContentType = "text/plain; charset=utf-8";
         return context.Response.WriteAsync(reason + "\n", context.RequestAborted);
+    }
+
+    /// <summary>
+    /// Kestrel drops clients that take or send too little. A session that waits for a slow reader is no such client; whether
+    /// its peer lives is for the keepalive to find out.
+    /// </summary>
+    private static void DisableRateLimits(HttpContext context)
+    {
+        if (context.Features.Get<IHttpMinRequestBodyDataRateFeature>() is { } receiving)
+            receiving.MinDataRate = null;
+        if (context.Features.Get<IHttpMinResponseDataRateFeature>() is { } sending)
+            sending.MinDataRate = null;
     }
 
     private static string RemoteName(HttpContext context) => $"{context.Connection.RemoteIpAddress}:{context.Connection.RemotePort}";

@@ -1,3 +1,4 @@
+using System.Diagnostics.Metrics;
 using Akka.Actor;
 using Akka.Hosting;
 using Microsoft.AspNetCore.Builder;
@@ -10,7 +11,8 @@ using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using VTunnel.Options;
-using VTunnel.Streams;
+using VTunnel.Diagnostics;
+using VTunnel.Extensions;
 using VTunnel.Supervision;
 
 namespace VTunnel.Hosting;
@@ -33,12 +35,14 @@ public static class VTunnelHostingExtensions
         services.TryAddEnumerable(ServiceDescriptor.Singleton<IValidateOptions<TunnelServerOptions>, TunnelServerOptionsValidator>());
         services.TryAddSingleton<TunnelEndpoint>();
         services.AddRouting();
-        builder.ConfigureVTunnelActors((akka, provider) => akka.WithActors((system, registry) =>
+        AddMetrics(services);
+        ActorParts(builder).Engine.Add((akka, provider) => akka.WithActors((system, registry) =>
         {
             var server = system.ActorOf(
                 TunnelServerActor.Props(
                     provider.GetRequiredService<IOptions<TunnelServerOptions>>().Value,
                     ExtensionsFrom(provider, registry),
+                    provider.GetRequiredService<TunnelMetrics>(),
                     provider.GetRequiredService<ILoggerFactory>().CreateLogger("VTunnel.Server")),
                 "tunnel-server");
             registry.Register<TunnelServerActor>(server);
@@ -56,45 +60,53 @@ public static class VTunnelHostingExtensions
         var services = builder.Services;
         services.AddOptions<TunnelClientOptions>().Configure(options => configure?.Invoke(options)).ValidateOnStart();
         services.TryAddEnumerable(ServiceDescriptor.Singleton<IValidateOptions<TunnelClientOptions>, TunnelClientOptionsValidator>());
-        builder.ConfigureVTunnelActors((_, _) => { });
+        AddMetrics(services);
+        ActorParts(builder);
         services.TryAddSingleton(provider => TunnelClient.Create(
             provider.GetRequiredService<ActorSystem>(),
             provider.GetRequiredService<IOptions<TunnelClientOptions>>().Value,
             ExtensionsFrom(provider, ActorRegistry.For(provider.GetRequiredService<ActorSystem>())),
-            provider.GetRequiredService<ILoggerFactory>()));
+            provider.GetRequiredService<ILoggerFactory>(),
+            provider.GetRequiredService<TunnelMetrics>()));
         services.AddHostedService<TunnelClientRunner>();
         return builder;
     }
 
     /// <summary>
-    /// Configures the actor system that the tunnel runs in: add actors, subscribe to <see cref="Diagnostics.TunnelEvents"/>,
-    /// register an authoriser under <see cref="TunnelAuthorizer"/>. Actions run in the order of the calls, before the
-    /// tunnel's own actors start if they were added before them.
+    /// Configures the actor system that the tunnel runs in: add actors, subscribe them to <see cref="TunnelEvents"/>. Actions
+    /// run in the order of the calls, and all of them before the tunnel's own actors start, wherever the call stands.
     /// </summary>
     public static TBuilder ConfigureVTunnelActors<TBuilder>(this TBuilder builder, Action<AkkaConfigurationBuilder, IServiceProvider> configure)
         where TBuilder : IHostApplicationBuilder
     {
-        var known = builder.Services.FirstOrDefault(service => service.ServiceType == typeof(ActorSystemParts));
-        if (known?.ImplementationInstance is ActorSystemParts parts)
-        {
-            parts.Configure.Add(configure);
-            return builder;
-        }
+        ArgumentNullException.ThrowIfNull(configure);
+        ActorParts(builder).Added.Add(configure);
+        return builder;
+    }
 
-        parts = new ActorSystemParts();
-        parts.Configure.Add(configure);
-        builder.Services.AddSingleton(parts);
-        builder.Services.AddAkka("vtunnel", (akka, provider) =>
-        {
-            akka.AddHocon(EngineConfiguration.Akka, HoconAddMode.Append);
-            akka.ConfigureLoggers(loggers =>
-            {
-                loggers.ClearLoggers();
-                loggers.AddLoggerFactory();
-            });
-            foreach (var part in parts.Configure)
-                part(akka, provider);
-        });
+    /// <summary>
+    /// Adds an actor that decides on listens and connects: it is asked what <see cref="AuthorizationProtocol"/> says, and its
+    /// silence denies. There can be one.
+    /// </summary>
+    /// <param name="builder">The application.</param>
+    /// <param name="authorizer">How to make the actor.</param>
+    public static TBuilder AddVTunnelAuthorizer<TBuilder>(this TBuilder builder, Func<IServiceProvider, Props> authorizer)
+        where TBuilder : IHostApplicationBuilder
+    {
+        ArgumentNullException.ThrowIfNull(authorizer);
+        return builder.ConfigureVTunnelActors((akka, provider) => akka.WithActors((system, registry) =>
+            registry.Register<TunnelAuthorizer>(system.ActorOf(authorizer(provider), "tunnel-authorizer"))));
+    }
+
+    /// <summary>
+    /// Puts something into the path of every stream. The first one added is closest to the socket. The actor system is
+    /// there when it is made, so it may bring actors of its own.
+    /// </summary>
+    public static TBuilder AddVTunnelMiddleware<TBuilder>(this TBuilder builder, Func<IServiceProvider, IStreamMiddleware> middleware)
+        where TBuilder : IHostApplicationBuilder
+    {
+        ArgumentNullException.ThrowIfNull(middleware);
+        builder.Services.AddSingleton(middleware);
         return builder;
     }
 
@@ -117,17 +129,40 @@ public static class VTunnelHostingExtensions
         registry.TryGet<TunnelAuthorizer>(out var authorizer) ? authorizer : null,
         [.. provider.GetServices<IStreamMiddleware>()]);
 
+    private static void AddMetrics(IServiceCollection services)
+    {
+        services.AddMetrics();
+        services.TryAddSingleton(provider => new TunnelMetrics(provider.GetRequiredService<IMeterFactory>()));
+    }
+
+    /// <summary>One actor system serves a server and a client of the same host.</summary>
+    private static ActorSystemParts ActorParts(IHostApplicationBuilder builder)
+    {
+        var known = builder.Services.FirstOrDefault(service => service.ServiceType == typeof(ActorSystemParts));
+        if (known?.ImplementationInstance is ActorSystemParts parts)
+            return parts;
+
+        parts = new ActorSystemParts();
+        builder.Services.AddSingleton(parts);
+        builder.Services.AddAkka("vtunnel", (akka, provider) =>
+        {
+            akka.AddHocon(EngineConfiguration.Akka, HoconAddMode.Append);
+            akka.ConfigureLoggers(loggers =>
+            {
+                loggers.ClearLoggers();
+                loggers.AddLoggerFactory();
+            });
+            foreach (var part in parts.Added.Concat(parts.Engine))
+                part(akka, provider);
+        });
+        return parts;
+    }
+
     private sealed class ActorSystemParts
     {
-        public List<Action<AkkaConfigurationBuilder, IServiceProvider>> Configure { get; } = [];
-    }
-}
+        public List<Action<AkkaConfigurationBuilder, IServiceProvider>> Added { get; } = [];
 
-/// <summary>The key under which an authoriser is registered: <c>registry.Register&lt;TunnelAuthorizer&gt;(actorRef)</c>.</summary>
-public sealed class TunnelAuthorizer
-{
-    private TunnelAuthorizer()
-    {
+        public List<Action<AkkaConfigurationBuilder, IServiceProvider>> Engine { get; } = [];
     }
 }
 

@@ -15,8 +15,12 @@ public static class ListenerProtocol
     /// <summary>The port could not be opened; the listener stops.</summary>
     public sealed record ListenFailed(int Port, string Reason);
 
-    /// <summary>A visitor came; the receiver owns the socket.</summary>
-    public sealed record VisitorAccepted(int Port, Socket Socket);
+    /// <summary>A visitor came; the receiver owns the socket. Disposing the message is for those who find no receiver.</summary>
+    public sealed record VisitorAccepted(int Port, Socket Socket) : IDisposable
+    {
+        /// <summary>Closes the visitor's connection.</summary>
+        public void Dispose() => Socket.Dispose();
+    }
 }
 
 /// <summary>One listened port: owns the listening socket and accepts visitors. A port in use is tried again with backoff.</summary>
@@ -64,7 +68,10 @@ internal sealed class PortListenerActor : UntypedActor, IWithTimers
         public static readonly AcceptNext Instance = new();
     }
 
-    private sealed record Accepted(Socket Socket);
+    private sealed record Accepted(Socket Socket) : IDisposable
+    {
+        public void Dispose() => Socket.Dispose();
+    }
 
     private sealed record AcceptFailed(Exception Cause);
 
@@ -97,15 +104,16 @@ internal sealed class PortListenerActor : UntypedActor, IWithTimers
 
     private void Listen()
     {
-        var socket = new Socket(_address.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+        Socket? socket = null;
         try
         {
+            socket = new Socket(_address.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
             socket.Bind(new IPEndPoint(_address, _port));
             socket.Listen(Backlog);
         }
         catch (SocketException e)
         {
-            socket.Dispose();
+            socket?.Dispose();
             if (e.SocketErrorCode == SocketError.AddressAlreadyInUse && _waited < _retryTimeout)
             {
                 _waited += _nextRetry;

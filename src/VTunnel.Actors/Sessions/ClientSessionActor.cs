@@ -1,5 +1,6 @@
 using Akka.Actor;
 using VTunnel.Diagnostics;
+using VTunnel.Extensions;
 using VTunnel.Options;
 using VTunnel.Protocol.Control;
 using VTunnel.Routing;
@@ -134,23 +135,23 @@ internal sealed class ClientSessionActor : SessionActor
 
     protected override void OnStreamRequested(PumpEvents.StreamRequested requested)
     {
-        if (IsDraining)
+        if (IsClosing || StreamCount >= _options.MaxStreams)
         {
-            Pump.Reset(requested.StreamId);
+            Pump.Reset(requested.Key);
             return;
         }
 
         if (!_forwards.TryGetValue(requested.Request.Port, out var forward))
         {
             Logger.UnknownForward(requested.Request.Port);
-            Pump.Reset(requested.StreamId);
+            Pump.Reset(requested.Key);
             return;
         }
 
         var info = new StreamInfo(Session.Name, Session.Identity, requested.Request.Port, requested.Request.Remote);
         StartStream(
-            StreamActor.ForTarget(Pump, info, requested.StreamId, forward.Rule.Target, _dialer, Session.Extensions, Logger),
-            StreamName(requested.StreamId));
+            StreamActor.ForTarget(StreamServices, info, requested.Key, forward.Rule.Target, _dialer),
+            StreamName(requested.Key));
     }
 
     protected override void OnDraining()

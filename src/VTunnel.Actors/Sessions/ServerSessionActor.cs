@@ -2,6 +2,8 @@ using System.Net.Sockets;
 using Akka.Actor;
 using VTunnel.Carriers;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
+using VTunnel.Extensions;
 using VTunnel.Listeners;
 using VTunnel.Options;
 using VTunnel.Protocol.Control;
@@ -15,6 +17,7 @@ internal sealed class ServerSessionActor : SessionActor
 {
     private const int MaxLoggedRefusals = 20;
     private const int ProbePolls = 20;
+    private const int MaxLocalAddrLength = 300;
 
     private readonly TunnelServerOptions _options;
     private readonly AccessToken? _token;
@@ -78,6 +81,9 @@ internal sealed class ServerSessionActor : SessionActor
             case ListenerProtocol.VisitorAccepted visitor:
                 OnVisitor(visitor.Port, visitor.Socket);
                 break;
+            case Terminated terminated:
+                OnListenerGone(terminated.ActorRef);
+                break;
             case SessionProtocol.Probe probe:
                 OnProbe(probe);
                 break;
@@ -115,8 +121,10 @@ internal sealed class ServerSessionActor : SessionActor
             OnListen(listen);
     }
 
-    private void OnListen(Listen listen)
+    private void OnListen(Listen asked)
     {
+        // What a client calls its target goes into logs and tables: no line breaks, no megabytes.
+        var listen = asked with { LocalAddr = Printable(asked.LocalAddr) };
         if (_ports.TryGetValue(listen.Port, out var port))
         {
             port.LocalAddr = listen.LocalAddr;
@@ -125,7 +133,7 @@ internal sealed class ServerSessionActor : SessionActor
             return;
         }
 
-        if (IsDraining)
+        if (IsClosing)
             Refuse(listen.Port, "the server is shutting down");
         else if (listen.Port is < 1 or > 65535)
             Refuse(listen.Port, $"port {listen.Port} is out of range: 1 to 65535");
@@ -135,6 +143,14 @@ internal sealed class ServerSessionActor : SessionActor
             Refuse(listen.Port, $"the session is at its limit of {_options.MaxListenersPerSession} listened ports");
         else
             Claim(listen);
+    }
+
+    private static string? Printable(string? text)
+    {
+        if (text is null)
+            return null;
+        var cut = text.Length <= MaxLocalAddrLength ? text : text[..MaxLocalAddrLength];
+        return string.Concat(cut.Select(letter => char.IsControl(letter) ? '?' : letter));
     }
 
     private void Claim(Listen listen)
@@ -159,8 +175,24 @@ internal sealed class ServerSessionActor : SessionActor
             return;
         }
 
-        port.Listener = Context.ActorOf(
-            PortListenerActor.Props(_options.ListenAddress, number, _options.ListenRetryTimeout, Logger), $"listener-{number}");
+        // Unnamed: a port may be asked for again while its last listener is still stopping.
+        port.Listener = Context.Watch(Context.ActorOf(
+            PortListenerActor.Props(_options.ListenAddress, number, _options.ListenRetryTimeout, Logger)));
+    }
+
+    private void OnListenerGone(IActorRef listener)
+    {
+        foreach (var (number, port) in _ports)
+        {
+            if (!listener.Equals(port.Listener))
+                continue;
+
+            // It failed; one that could not listen has said so and is no longer here.
+            Logger.ListenerFailed(Session.Name, number);
+            CloseListener(number, port);
+            Refuse(number, $"the listener on port {number} failed");
+            return;
+        }
     }
 
     private void OnListening(int number)
@@ -168,6 +200,7 @@ internal sealed class ServerSessionActor : SessionActor
         if (!_ports.TryGetValue(number, out var port))
             return;
         port.IsOpen = true;
+        Session.Metrics.ListenerOpened();
         Pump.SendControl(new ListenOk(number));
         Logger.ListenerUp(Session.Name, _options.ListenAddress.ToString(), number, port.LocalAddr ?? "an unnamed target");
         Context.System.EventStream.Publish(new TunnelEvents.ListenerOpened(Session.Name, number, port.LocalAddr));
@@ -184,7 +217,7 @@ internal sealed class ServerSessionActor : SessionActor
 
     private void OnVisitor(int port, Socket socket)
     {
-        if (IsDraining || !_ports.ContainsKey(port))
+        if (IsClosing || !_ports.ContainsKey(port))
         {
             socket.Dispose();
             return;
@@ -202,10 +235,10 @@ internal sealed class ServerSessionActor : SessionActor
 
         _streamLimitLogged = false;
         var info = new StreamInfo(Session.Name, Session.Identity, port, visitor.RemoteEndPoint?.ToString());
-        StartStream(StreamActor.ForVisitor(Pump, info, visitor, Session.Extensions, Logger));
+        StartStream(StreamActor.ForVisitor(StreamServices, info, visitor));
     }
 
-    protected override void OnStreamRequested(PumpEvents.StreamRequested requested) => Pump.Reset(requested.StreamId);
+    protected override void OnStreamRequested(PumpEvents.StreamRequested requested) => Pump.Reset(requested.Key);
 
     protected override void OnDraining()
     {
@@ -224,6 +257,8 @@ internal sealed class ServerSessionActor : SessionActor
         Context.Parent.Tell(new SessionProtocol.ReleasePort(number));
         if (!port.IsOpen)
             return;
+        port.IsOpen = false;
+        Session.Metrics.ListenerClosed();
         Logger.ListenerDown(Session.Name, number);
         Context.System.EventStream.Publish(new TunnelEvents.ListenerClosed(Session.Name, number));
     }

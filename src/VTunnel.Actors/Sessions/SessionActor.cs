@@ -3,6 +3,7 @@ using Akka.Actor;
 using Akka.Streams;
 using Microsoft.Extensions.Logging;
 using VTunnel.Diagnostics;
+using VTunnel.Extensions;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Errors;
 using VTunnel.Stages;
@@ -15,9 +16,10 @@ namespace VTunnel.Sessions;
 /// <param name="Wire">What it speaks and over what; the session owns it.</param>
 /// <param name="Identity">The name of the token that opened it; null where none was asked for.</param>
 /// <param name="Extensions">What others have added.</param>
+/// <param name="Metrics">What counts.</param>
 /// <param name="Logger">For its log lines.</param>
 internal sealed record SessionContext(
-    string Name, SessionWire Wire, string? Identity, TunnelExtensions Extensions, ILogger Logger);
+    string Name, SessionWire Wire, string? Identity, TunnelExtensions Extensions, RoleMetrics Metrics, ILogger Logger);
 
 /// <summary>
 /// One tunnel session: owns its graph, its listeners and its streams. It never restarts, because a dead socket does not
@@ -30,7 +32,8 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     private readonly long _started = Stopwatch.GetTimestamp();
     private readonly TimeSpan _idleTimeout;
-    private long _framesSeen;
+    private readonly HashSet<IActorRef> _streams = [];
+    private long _receivedSeen;
     private int _silentTicks;
     private bool _draining;
     private Exception? _endReason;
@@ -50,9 +53,13 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     protected ISessionPump Pump { get; private set; } = null!;
 
-    protected int StreamCount { get; private set; }
+    /// <summary>What its streams are made with.</summary>
+    protected StreamServices StreamServices { get; private set; } = null!;
 
-    protected bool IsDraining => _draining;
+    protected int StreamCount => _streams.Count;
+
+    /// <summary>Whether nothing new is taken.</summary>
+    protected bool IsClosing => _draining || _ended;
 
     private sealed record KeepAliveTick
     {
@@ -73,7 +80,9 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     protected override void PreStart()
     {
-        Pump = Session.Wire.Start(Context.Materializer(), Self, Session.Name, Logger);
+        Pump = Session.Wire.Start(Context.Materializer(), Self, Session);
+        StreamServices = new StreamServices(Pump, Session.Extensions, Session.Metrics, Logger);
+        Session.Metrics.SessionStarted();
         Logger.SessionUp(Session.Name, Session.Wire.RemoteName, Session.Wire.Protocol, Session.Identity ?? "none");
         Context.System.EventStream.Publish(new TunnelEvents.SessionStarted(
             Session.Name, Session.Wire.RemoteName, Session.Identity, Session.Wire.Protocol));
@@ -99,11 +108,10 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
                 OnStreamRequested(requested);
                 break;
             case PumpEvents.StreamCancelled cancelled:
-                Context.Child(StreamName(cancelled.StreamId)).Tell(StreamProtocol.Cancel.Instance);
+                Context.Child(StreamName(cancelled.Key)).Tell(StreamProtocol.Cancel.Instance);
                 break;
             case PumpEvents.SessionOver:
-                _draining = true;
-                OnDraining();
+                TakeNothingNew();
                 break;
             case LinkEvents.CarrierUp up:
                 OnCarrierUp(up);
@@ -118,18 +126,13 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
                 OnPumpEnded(ended.Cause);
                 break;
             case StreamProtocol.StreamGone:
-                StreamCount--;
-                if (_draining && StreamCount == 0)
-                    EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
+                OnStreamGone(Sender);
                 break;
             case KeepAliveTick:
                 OnKeepAliveTick();
                 break;
             case SessionProtocol.Drain drain:
-                if (_draining)
-                    break;
-                _draining = true;
-                OnDraining();
+                TakeNothingNew();
                 if (StreamCount == 0)
                     EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
                 else
@@ -147,17 +150,23 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
         }
     }
 
-    protected static string StreamName(uint streamId) => $"stream-{streamId}";
+    /// <summary>By serial: an id may be used again while the actor of its last stream is still stopping.</summary>
+    protected static string StreamName(StreamKey key) => $"stream-{key.Serial}";
 
     protected TimeSpan Age => Stopwatch.GetElapsedTime(_started);
 
-    protected void StartStream(Props props, string? name = null)
+    protected void StartStream(Props props, string? name = null) =>
+        _streams.Add(name is null ? Context.ActorOf(props) : Context.ActorOf(props, name));
+
+    private void OnStreamGone(IActorRef stream)
     {
-        StreamCount++;
-        if (name is null)
-            Context.ActorOf(props);
-        else
-            Context.ActorOf(props, name);
+        _streams.Remove(stream);
+        if (StreamCount > 0)
+            return;
+        if (_ended)
+            Context.Stop(Self);
+        else if (_draining)
+            EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
     }
 
     protected void EndSession(Exception reason, bool peerIsGone = false)
@@ -180,12 +189,20 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     /// <summary>A v2 session has no connection for now.</summary>
     protected virtual void OnCarrierLost(LinkEvents.CarrierLost lost) => Logger.SessionWaits(Session.Name, lost.Reason);
 
+    private void TakeNothingNew()
+    {
+        if (_draining)
+            return;
+        _draining = true;
+        OnDraining();
+    }
+
     private void OnKeepAliveTick()
     {
-        var frames = Pump.ReceivedFrames;
-        if (frames != _framesSeen || Pump.IsReceivePaused)
+        var received = Session.Wire.Carrier?.ReceivedCount ?? 0;
+        if (received != _receivedSeen || Pump.IsReceivePaused)
         {
-            _framesSeen = frames;
+            _receivedSeen = received;
             _silentTicks = 0;
             return;
         }
@@ -210,7 +227,12 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
             Logger.SessionFailed(reason, Session.Name);
         Context.Parent.Tell(new SessionProtocol.SessionEnded(Self, reason, text));
         LogEnd(text);
-        Context.Stop(Self);
+
+        // The pump has told each stream how it ended: let them say so before they are stopped with the session.
+        foreach (var stream in _streams)
+            stream.Tell(StreamProtocol.Cancel.Instance);
+        if (StreamCount == 0)
+            Context.Stop(Self);
     }
 
     private void LogEnd(string reason)
@@ -221,6 +243,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     protected override void PostStop()
     {
+        Session.Metrics.SessionEnded();
         if (!_ended)
             LogEnd("stopped");
         Session.Wire.Abort();

@@ -1,6 +1,5 @@
 using Akka.Actor;
 using Akka.Streams;
-using Microsoft.Extensions.Logging;
 using VTunnel.Carriers;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Link;
@@ -28,7 +27,7 @@ internal abstract class SessionWire
     public virtual TimeSpan? RoundTripTime => null;
 
     /// <summary>Materialises the session's graph.</summary>
-    public abstract ISessionPump Start(IMaterializer materializer, IActorRef session, string sessionName, ILogger logger);
+    public abstract ISessionPump Start(IMaterializer materializer, IActorRef session, SessionContext context);
 
     /// <summary>Goes on over another connection.</summary>
     public abstract void Attach(ICarrier carrier, LinkHello? hello);
@@ -48,8 +47,8 @@ internal sealed class V1Wire(ICarrier carrier, V1Role role, V1SessionOptions opt
 
     public override ICarrier Carrier => carrier;
 
-    public override ISessionPump Start(IMaterializer materializer, IActorRef session, string sessionName, ILogger logger) =>
-        SessionGraph.RunV1(materializer, new V1Session(role, options), carrier, maxMessageBytes, session, sessionName, logger);
+    public override ISessionPump Start(IMaterializer materializer, IActorRef session, SessionContext context) =>
+        SessionGraph.RunV1(materializer, new V1Session(role, options), carrier, maxMessageBytes, session, context.Name, context.Metrics, context.Logger);
 
     public override void Attach(ICarrier carrier, LinkHello? hello) =>
         throw new NotSupportedException("A v1 session ends with its connection.");
@@ -78,9 +77,9 @@ internal sealed class V2Wire(ICarrier firstCarrier, LinkHello? firstHello, LinkS
 
     public override TimeSpan? RoundTripTime => _port?.RoundTripTime;
 
-    public override ISessionPump Start(IMaterializer materializer, IActorRef session, string sessionName, ILogger logger)
+    public override ISessionPump Start(IMaterializer materializer, IActorRef session, SessionContext context)
     {
-        (var pump, _port) = SessionGraph.RunV2(materializer, protocol(), link, session);
+        (var pump, _port) = SessionGraph.RunV2(materializer, protocol(), link, session, context.Metrics);
         _port.Attach(firstCarrier, firstHello);
         return pump;
     }

@@ -63,10 +63,14 @@ internal static class SessionWires
         ReceiveWindowBytes = windowBytes,
     };
 
+    /// <summary>
+    /// The session's actors hold the limit; this one is for a peer that goes beyond it, and leaves room for the control
+    /// stream and for streams that have ended here and not yet there.
+    /// </summary>
     private static MuxOptions MuxOptionsFor(int streamWindowBytes, int sessionWindowBytes, int maxStreams) => new()
     {
         MaxStreamWindowBytes = streamWindowBytes,
         MaxSessionWindowBytes = sessionWindowBytes,
-        MaxStreams = maxStreams,
+        MaxStreams = maxStreams + (maxStreams / 8) + 16,
     };
 }

@@ -1,4 +1,5 @@
 using System.Net.WebSockets;
+using System.Text;
 using Akka.Streams;
 using Akka.Streams.Stage;
 using VTunnel.Carriers;
@@ -10,13 +11,16 @@ namespace VTunnel.Stages;
 /// <summary>
 /// Whole text messages over one carrier: sends what comes in, gives out what arrives, reads only on demand.
 /// Completes after a close frame; fails with a <see cref="SessionProtocolException"/> otherwise. When upstream
-/// completes it says goodbye with a close frame and completes.
+/// completes it says goodbye with a close frame, waits for the peer's, and completes.
 /// </summary>
 internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
 {
     private const int FirstReadBytes = 4 * 1024;
 
-    /// <summary>How long a peer that does not read may hold up a goodbye.</summary>
+    /// <summary>By RFC 6455, in UTF-8.</summary>
+    private const int MaxReasonBytes = 123;
+
+    /// <summary>How long a peer that does not read, or does not answer, may hold up a goodbye.</summary>
     private static readonly TimeSpan FarewellTimeout = TimeSpan.FromSeconds(2);
 
     private readonly Inlet<ByteSlice> _in = new("Carrier.in");
@@ -24,6 +28,8 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
     private readonly ICarrier _carrier;
     private readonly int _maxMessageBytes;
 
+    /// <param name="carrier">The connection.</param>
+    /// <param name="maxMessageBytes">What the peer may send at once.</param>
     public CarrierStage(ICarrier carrier, int maxMessageBytes)
     {
         _carrier = carrier;
@@ -63,6 +69,14 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
         private Exception? _closeCause;
         private bool _closing;
         private bool _farewellStarted;
+        private bool _farewellSent;
+        private bool _peerSaidGoodbye;
+
+        /// <summary>
+        /// Whether to go on reading. After the own close frame too, only to drop what comes before the peer's: a socket that is
+        /// closed with unread bytes is reset, and the reset would overtake the close frame.
+        /// </summary>
+        private bool WantsToReceive => _closing ? _farewellSent && !_peerSaidGoodbye : IsAvailable(_stage._out);
 
         public Logic(CarrierStage stage)
             : base(stage.Shape)
@@ -110,7 +124,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
         private void Receive()
         {
             // Loops instead of recursing: a busy carrier completes many receives at once.
-            while (!_receive.IsPending && !_closing && IsAvailable(_stage._out))
+            while (!_receive.IsPending && WantsToReceive)
             {
                 _message ??= ByteChunk.Rent(FirstReadBytes);
                 if (_length == _message.Array.Length)
@@ -146,13 +160,20 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
                 return false;
             }
 
-            if (_closing)
-                return false;
-
             if (result.MessageType == WebSocketMessageType.Close)
             {
-                SayGoodbye(null);
+                _peerSaidGoodbye = true;
+                if (_farewellSent)
+                    Stop();
+                else
+                    SayGoodbye(null);
                 return false;
+            }
+
+            if (_closing)
+            {
+                _length = 0;
+                return true;
             }
 
             if (result.MessageType != WebSocketMessageType.Text)
@@ -221,7 +242,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             _outgoing.Release();
             _outgoing = default;
             if (_farewellStarted)
-                Stop();
+                OnFarewellSent();
             else if (_closing)
                 StartFarewell();
             else if (!HasBeenPulled(_stage._in))
@@ -260,6 +281,15 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
                 OnSent();
         }
 
+        private void OnFarewellSent()
+        {
+            _farewellSent = true;
+            if (_peerSaidGoodbye)
+                Stop();
+            else
+                Receive();
+        }
+
         private void Stop()
         {
             if (_closeCause is null)
@@ -280,14 +310,17 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
         {
             _carrier.Abort();
 
-            // A receive or send under way may still use its buffer; such a buffer is left to the garbage collector.
-            if (!_receive.IsPending)
-                _message?.Release();
-            if (!_send.IsPending)
-                _outgoing.Release();
+            // A receive or send under way uses its buffer until it completes.
+            _receive.Abandon(_message);
+            _send.Abandon(_outgoing.Chunk);
         }
 
-        /// <summary>A close reason is at most 123 bytes of UTF-8 by RFC 6455.</summary>
-        private static string Shorten(string reason) => reason.Length <= 100 ? reason : reason[..100];
+        /// <summary>Cuts between characters.</summary>
+        internal static string Shorten(string reason)
+        {
+            Span<byte> bytes = stackalloc byte[MaxReasonBytes];
+            Encoding.UTF8.GetEncoder().Convert(reason, bytes, flush: false, out var used, out _, out _);
+            return reason[..used];
+        }
     }
 }

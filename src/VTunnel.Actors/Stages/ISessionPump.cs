@@ -1,10 +1,18 @@
 using Akka.Actor;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Multiplexing;
-using VTunnel.Streams;
 
 namespace VTunnel.Stages;
+
+/// <summary>
+/// A stream of a session, unmistakably: a protocol may give an id to another stream when the first one is gone, but a
+/// serial is used once. What comes late for the first one must not reach the second.
+/// </summary>
+/// <param name="Id">The id on the wire, for logs.</param>
+/// <param name="Serial">From 1 up within the session.</param>
+public readonly record struct StreamKey(uint Id, long Serial);
 
 /// <summary>
 /// The pump of a session as actors see it. Every member may be called from any thread, returns at once, and does
@@ -12,9 +20,6 @@ namespace VTunnel.Stages;
 /// </summary>
 public interface ISessionPump
 {
-    /// <summary>Grows with every frame that arrives.</summary>
-    long ReceivedFrames { get; }
-
     /// <summary>Whether reading from the session waits for a slow endpoint; silence means nothing meanwhile.</summary>
     bool IsReceivePaused { get; }
 
@@ -25,10 +30,13 @@ public interface ISessionPump
     void Open(StreamRequest request, StreamEndpoint endpoint, IActorRef owner);
 
     /// <summary>Gives a stream that the peer opened its endpoint.</summary>
-    void Attach(uint streamId, StreamEndpoint endpoint, IActorRef owner);
+    /// <param name="key">From <see cref="PumpEvents.StreamRequested"/>.</param>
+    /// <param name="endpoint">The target; the pump moves its bytes and closes it.</param>
+    /// <param name="owner">Told <see cref="PumpEvents.StreamEnded"/>.</param>
+    void Attach(StreamKey key, StreamEndpoint endpoint, IActorRef owner);
 
-    /// <summary>Refuses a stream that the peer opened, or breaks one that exists.</summary>
-    void Reset(uint streamId);
+    /// <summary>Refuses a stream that the peer opened, or breaks one that exists; nothing where it is gone.</summary>
+    void Reset(StreamKey key);
 
     /// <summary>Sends a message of the session.</summary>
     void SendControl(ControlMessage message);
@@ -36,7 +44,10 @@ public interface ISessionPump
     /// <summary>Asks the peer for a sign of life.</summary>
     void SendPing();
 
-    /// <summary>Ends the session once what is queued has been sent: null for a normal end, else the reason that the peer is given.</summary>
+    /// <summary>
+    /// Ends the session in order: streams that still run are broken, what streams have left behind is sent, then the peer is
+    /// told the reason (null is a normal end). A peer that does not read holds this up for a few seconds at most.
+    /// </summary>
     void Stop(Exception? reason);
 }
 
@@ -47,19 +58,23 @@ public static class PumpEvents
     public sealed record ControlReceived(ControlMessage Message);
 
     /// <summary>To the session: the peer opened a stream; answer with <see cref="ISessionPump.Attach"/> or <see cref="ISessionPump.Reset"/>.</summary>
-    public sealed record StreamRequested(uint StreamId, StreamRequest Request);
+    public sealed record StreamRequested(StreamKey Key, StreamRequest Request);
 
     /// <summary>To the session: a requested stream broke before it was attached.</summary>
-    public sealed record StreamCancelled(uint StreamId);
+    public sealed record StreamCancelled(StreamKey Key);
 
     /// <summary>To the session: nothing more comes or goes; streams that have been received whole are still being delivered.</summary>
-    public sealed record SessionOver;
+    public sealed record SessionOver
+    {
+        /// <summary>The one instance.</summary>
+        public static readonly SessionOver Instance = new();
+    }
 
-    /// <summary>To the session, last of all: the graph has ended. Null means in order.</summary>
+    /// <summary>To the session: the pump has ended. Null means in order.</summary>
     public sealed record PumpEnded(Exception? Cause);
 
-    /// <summary>To the owner: the stream has this id now.</summary>
-    public sealed record StreamOpened(uint StreamId);
+    /// <summary>To the owner: the stream exists.</summary>
+    public sealed record StreamOpened(StreamKey Key);
 
     /// <summary>To the owner, last of all: the stream has ended and its endpoint is closed.</summary>
     /// <param name="End">How.</param>

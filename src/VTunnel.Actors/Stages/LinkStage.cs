@@ -106,7 +106,10 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
         private volatile ICarrier? _carrier;
         private TimeSpan? _armed;
         private Exception? _endCause;
+        private ByteSlice? _unwritten;
         private bool _isEnding;
+        private bool _finishWhenWritten;
+        private bool _peerClosed;
         private bool _isStopped;
         private bool _isWorking;
         private bool _workAgain;
@@ -146,7 +149,7 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
 
         public void OnPush()
         {
-            _link.Write(Grab(_stage._in));
+            _unwritten = Grab(_stage._in);
             Work();
         }
 
@@ -219,8 +222,8 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
                 Send();
                 Receive();
                 HandleEvents();
-                if (!_isStopped && !_isEnding && _link.WritableBytes > 0 && !HasBeenPulled(_stage._in) && !IsClosed(_stage._in))
-                    Pull(_stage._in);
+                if (!_isStopped)
+                    Write();
             }
             while (_workAgain && !_isStopped);
             _isWorking = false;
@@ -237,6 +240,7 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             }
 
             var attached = new Attached(request.Carrier, _wake.Signal);
+            var former = _current;
             if (request.Hello is null)
             {
                 attached.Number = _link.AttachCarrier(Now);
@@ -251,10 +255,15 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
                 return;
             }
 
-            // The link has given the former carrier up; its loss is the next event.
-            HandleEvents();
             _current = attached;
             _carrier = attached.Carrier;
+            if (former is not null)
+            {
+                Leave(former);
+                Drop(former.Carrier);
+            }
+
+            HandleEvents();
         }
 
         private void HandleEvents()
@@ -328,7 +337,10 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             }
             else
             {
-                _link.Finish();
+                if (_unwritten is null)
+                    _link.Finish();
+                else
+                    _finishWhenWritten = true;
                 ScheduleOnce(FarewellTimer, FarewellTimeout);
             }
 
@@ -354,6 +366,24 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
                 CompleteStage();
             else
                 FailStage(_endCause);
+        }
+
+        /// <summary>Writes what was pushed and asks for more. A lost carrier can fill the replay buffer between the two.</summary>
+        private void Write()
+        {
+            if (_unwritten is { } slice)
+            {
+                if (_link.WritableBytes == 0 && !_link.IsEnded)
+                    return;
+                _unwritten = null;
+                _link.Write(slice);
+                _workAgain = true;
+                if (_finishWhenWritten)
+                    _link.Finish();
+            }
+
+            if (!_isEnding && _link.WritableBytes > 0 && !HasBeenPulled(_stage._in) && !IsClosed(_stage._in))
+                Pull(_stage._in);
         }
 
         private void Deliver()
@@ -447,18 +477,24 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
                 TakeSent(attached);
         }
 
+        /// <summary>
+        /// What was sent last is lost if the connection is cut before the peer has read it: so the peer closes first, or
+        /// the farewell timer runs out.
+        /// </summary>
         private void OnFarewellSent(Attached attached)
         {
-            if (attached == _current)
+            if (attached != _current)
+                Dispose(attached.Carrier);
+            else if (_peerClosed)
                 StopStage();
             else
-                Drop(attached.Carrier);
+                _workAgain = true;
         }
 
         private void Receive()
         {
-            while (_current is { Receiving.IsPending: false, IsClosed: false } current && !_isStopped
-                && (IsAvailable(_stage._out) || IsClosed(_stage._out) || !_link.IsUp))
+            while (_current is { Receiving.IsPending: false } current && !_isStopped && !_peerClosed
+                && (current.IsClosed || IsAvailable(_stage._out) || IsClosed(_stage._out) || !_link.IsUp))
             {
                 if (!StartReceive(current) || !TakeReceived(current))
                     return;
@@ -525,7 +561,10 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
 
             if (result.MessageType == WebSocketMessageType.Close)
             {
-                Detach(attached, "the peer closed the connection");
+                if (_link.IsEnded)
+                    OnPeerClosed(attached);
+                else
+                    Detach(attached, "the peer closed the connection");
                 return false;
             }
 
@@ -566,6 +605,13 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
 
             _link.Receive(attached.Number, message, Now);
             return true;
+        }
+
+        private void OnPeerClosed(Attached attached)
+        {
+            _peerClosed = true;
+            if (attached.IsClosed && !attached.Sending.IsPending)
+                StopStage();
         }
 
         /// <summary>Takes what has completed on a carrier since.</summary>
@@ -635,7 +681,11 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
         private static void Drop(ICarrier carrier)
         {
             carrier.Abort();
+            Dispose(carrier);
+        }
 
+        private static void Dispose(ICarrier carrier)
+        {
             // Disposing a carrier does not wait for anything, so the task is complete by now.
             _ = carrier.DisposeAsync().AsTask();
         }
@@ -662,10 +712,15 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             if (_current is { } current)
             {
                 Leave(current);
-                Drop(current.Carrier);
+                if (_peerClosed)
+                    Dispose(current.Carrier);
+                else
+                    Drop(current.Carrier);
             }
 
             _carrier = null;
+            _unwritten?.Release();
+            _unwritten = null;
             _link.Abandon();
             DropAttachRequests();
         }

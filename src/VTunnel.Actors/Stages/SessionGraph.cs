@@ -3,6 +3,7 @@ using Akka.Streams;
 using Akka.Streams.Dsl;
 using Microsoft.Extensions.Logging;
 using VTunnel.Carriers;
+using VTunnel.Diagnostics;
 using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Link;
@@ -13,9 +14,6 @@ namespace VTunnel.Stages;
 /// <summary>The graphs of a session, composed here and nowhere else.</summary>
 internal static class SessionGraph
 {
-    /// <summary>How long a socket lingers for a far side that has not finished although the peer has closed.</summary>
-    private static readonly TimeSpan LingerTimeout = TimeSpan.FromSeconds(5);
-
     /// <summary>
     /// Protocol v1 over one carrier:
     /// <code>
@@ -31,13 +29,14 @@ internal static class SessionGraph
         int maxMessageBytes,
         IActorRef session,
         string sessionName,
+        RoleMetrics metrics,
         ILogger logger)
     {
         var codec = BidiFlow.FromFlows(
             Flow.FromGraph(new V1EncoderStage()),
             Flow.FromGraph(new V1DecoderStage(logger, sessionName)));
         var wire = Flow.FromGraph(new CarrierStage(carrier, maxMessageBytes));
-        return Flow.FromGraph(new SessionPumpStage<V1Message>(protocol, session, LingerTimeout, TimeProvider.System))
+        return Flow.FromGraph(new SessionPumpStage<V1Message>(protocol, session, metrics, TimeProvider.System))
             .JoinMaterialized(codec.Join(wire), Keep.Left)
             .Run(materializer);
     }
@@ -51,8 +50,8 @@ internal static class SessionGraph
     /// </code>
     /// </summary>
     public static (ISessionPump Pump, ILinkPort Link) RunV2(
-        IMaterializer materializer, V2Session protocol, LinkState link, IActorRef session) =>
-        Flow.FromGraph(new SessionPumpStage<ByteSlice>(protocol, session, LingerTimeout, TimeProvider.System))
+        IMaterializer materializer, V2Session protocol, LinkState link, IActorRef session, RoleMetrics metrics) =>
+        Flow.FromGraph(new SessionPumpStage<ByteSlice>(protocol, session, metrics, TimeProvider.System))
             .JoinMaterialized(Flow.FromGraph(new LinkStage(link, session, TimeProvider.System)), Keep.Both)
             .Run(materializer);
 }

@@ -3,12 +3,29 @@ using Akka.Actor;
 using Akka.Streams;
 using Akka.Streams.Stage;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
 using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Control;
+using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Multiplexing;
-using VTunnel.Streams;
 
 namespace VTunnel.Stages;
+
+/// <summary>How long a pump waits for others.</summary>
+internal sealed record PumpTimeouts
+{
+    /// <summary>How long a far side that has been told the end may go on sending before its socket is closed. Default 5 s.</summary>
+    public TimeSpan Linger { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>
+    /// How long a far side may take nothing of what is left of a stream that has ended on the session. Default 60 s; a
+    /// stream that goes on may stall for ever.
+    /// </summary>
+    public TimeSpan TailStall { get; init; } = TimeSpan.FromSeconds(60);
+
+    /// <summary>How long a peer that does not read may hold up what is sent at the end of a session. Default 2 s.</summary>
+    public TimeSpan Flush { get; init; } = TimeSpan.FromSeconds(2);
+}
 
 /// <summary>
 /// The pump of a session: one stage that serves the endpoints of all streams of the session and speaks to the peer
@@ -24,29 +41,27 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
     private readonly Outlet<TFrame> _out = new("SessionPump.out");
     private readonly IMultiplexer<TFrame> _multiplexer;
     private readonly IActorRef _session;
-    private readonly TimeSpan _lingerTimeout;
+    private readonly RoleMetrics _metrics;
     private readonly TimeProvider _clock;
+    private readonly PumpTimeouts _timeouts;
 
     /// <param name="multiplexer">The protocol; owned by the stage from now on.</param>
     /// <param name="session">Told what <see cref="PumpEvents"/> says.</param>
-    /// <param name="lingerTimeout">How long a visitor who has been told the end may go on sending before its socket is closed.</param>
+    /// <param name="metrics">Counts bytes.</param>
     /// <param name="clock">For what the protocol measures.</param>
-    public SessionPumpStage(IMultiplexer<TFrame> multiplexer, IActorRef session, TimeSpan lingerTimeout, TimeProvider clock)
+    /// <param name="timeouts">Null for the defaults.</param>
+    public SessionPumpStage(
+        IMultiplexer<TFrame> multiplexer, IActorRef session, RoleMetrics metrics, TimeProvider clock, PumpTimeouts? timeouts = null)
     {
         _clock = clock;
         _multiplexer = multiplexer;
         _session = session;
-        _lingerTimeout = lingerTimeout;
+        _metrics = metrics;
+        _timeouts = timeouts ?? new PumpTimeouts();
         Shape = new FlowShape<TFrame, TFrame>(_in, _out);
     }
 
     public override FlowShape<TFrame, TFrame> Shape { get; }
-
-    /// <summary>How long slow endpoints may take what has arrived for them after the session's end.</summary>
-    private static TimeSpan TailTimeout => TimeSpan.FromSeconds(30);
-
-    /// <summary>How long what is queued may take to be sent after the session was told to stop.</summary>
-    private static TimeSpan StopTimeout => TimeSpan.FromSeconds(2);
 
     public override ILogicAndMaterializedValue<ISessionPump> CreateLogicAndMaterializedValue(Attributes inheritedAttributes)
     {
@@ -62,19 +77,21 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         private readonly Logic _pump;
         private int _signalled;
 
-        public PumpedStream(Logic pump, uint id)
+        public PumpedStream(Logic pump, StreamKey key)
         {
             _pump = pump;
-            Id = id;
+            Key = key;
         }
 
-        public uint Id { get; }
+        public StreamKey Key { get; }
+        public uint Id => Key.Id;
         public StreamEndpoint? Endpoint { get; private set; }
         public IActorRef? Owner { get; private set; }
         public StageOperation<int>? Reading { get; private set; }
         public StageOperation? Writing { get; private set; }
 
         public ByteChunk? ReadBuffer;
+        public int ReadRoom;
         public bool ReadAtOnce;
         public int ReadSize = SmallReadBytes;
         public bool ReadDone;
@@ -85,7 +102,17 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         public bool PeerDone;
         public bool FinishStarted;
         public bool WriteDone;
+
+        /// <summary>The session carries nothing further of it; the endpoint may still have to take what came before.</summary>
         public bool GoneFromSession;
+
+        /// <summary>Its id belongs to another stream: the multiplexer must not hear of it again.</summary>
+        public bool LostItsId;
+
+        /// <summary>The multiplexer no longer counts what is queued here, so the pump does.</summary>
+        public bool CountsAsTail;
+        public long TailBytes;
+        public long BytesInAtTimer;
         public bool Ended;
 
         public long BytesIn;
@@ -99,7 +126,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             Writing = new StageOperation(Signal);
         }
 
-        private void Signal()
+        public void Signal()
         {
             if (Interlocked.Exchange(ref _signalled, 1) == 0)
                 _pump.Signal(this);
@@ -112,9 +139,9 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
     {
         public sealed record Open(StreamRequest Request, StreamEndpoint Endpoint, IActorRef Owner) : Command;
 
-        public sealed record Attach(uint StreamId, StreamEndpoint Endpoint, IActorRef Owner) : Command;
+        public sealed record Attach(StreamKey Key, StreamEndpoint Endpoint, IActorRef Owner) : Command;
 
-        public sealed record Reset(uint StreamId) : Command;
+        public sealed record Reset(StreamKey Key) : Command;
 
         public sealed record Control(ControlMessage Message) : Command;
 
@@ -128,24 +155,33 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
     private sealed class Logic : TimerGraphStageLogic, ISessionPump, IInHandler, IOutHandler
     {
+        private const string FlushTimer = "flush";
+
+        /// <summary>What one stream may read before the others have their turn.</summary>
+        private const int TurnBytes = 256 * 1024;
+
+        /// <summary>What may be held for endpoints whose streams the session has forgotten, before it is read no further.</summary>
+        private const long MaxTailBytes = 16 * 1024 * 1024;
+
         private readonly SessionPumpStage<TFrame> _stage;
         private readonly IMultiplexer<TFrame> _mux;
         private readonly StageWake _wake;
         private readonly Dictionary<uint, PumpedStream> _streams = [];
+        private readonly HashSet<PumpedStream> _withoutId = [];
 
         // Bounded by what exists: each stream is in it at most once, and actors send a few commands per stream.
         private readonly ConcurrentQueue<object> _signals = new();
 
-        private const string StopTimer = "stop";
-        private const string TailTimer = "tail";
-
         private readonly long _origin;
         private bool _drainingEvents;
-        private bool _isStopping;
-        private bool _isOver;
+        private long _lastSerial;
+        private long _tailBytes;
+        private bool _stopping;
+        private bool _failed;
+        private bool _ended;
+        private bool _carrierGone;
         private Exception? _cause;
         private int _stopped;
-        private long _receivedFrames;
         private volatile bool _receivePaused;
 
         public Logic(SessionPumpStage<TFrame> stage)
@@ -159,15 +195,13 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             SetHandler(stage._out, this);
         }
 
-        public long ReceivedFrames => Interlocked.Read(ref _receivedFrames);
-
         public bool IsReceivePaused => _receivePaused;
 
         public void Open(StreamRequest request, StreamEndpoint endpoint, IActorRef owner) => Post(new Command.Open(request, endpoint, owner));
 
-        public void Attach(uint streamId, StreamEndpoint endpoint, IActorRef owner) => Post(new Command.Attach(streamId, endpoint, owner));
+        public void Attach(StreamKey key, StreamEndpoint endpoint, IActorRef owner) => Post(new Command.Attach(key, endpoint, owner));
 
-        public void Reset(uint streamId) => Post(new Command.Reset(streamId));
+        public void Reset(StreamKey key) => Post(new Command.Reset(key));
 
         public void SendControl(ControlMessage message) => Post(new Command.Control(message));
 
@@ -194,15 +228,18 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         public void OnPush()
         {
-            Interlocked.Increment(ref _receivedFrames);
+            var frame = Grab(_stage._in);
+            if (_ended)
+                return;
             Tick();
+
             try
             {
-                _mux.Receive(Grab(_stage._in));
+                _mux.Receive(frame);
             }
             catch (Exception e)
             {
-                End(e);
+                Fail(e);
                 return;
             }
 
@@ -217,12 +254,12 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         private void Tick() => _mux.Now = _stage._clock.GetElapsedTime(_origin);
 
-        public void OnUpstreamFinish() => End(null);
+        public void OnUpstreamFinish() => EndNow(null);
 
-        public void OnUpstreamFailure(Exception e) => End(e);
+        public void OnUpstreamFailure(Exception e) => EndNow(e);
 
         public void OnDownstreamFinish(Exception cause) =>
-            End(cause is SubscriptionWithCancelException.NonFailureCancellation ? null : cause);
+            EndNow(cause is SubscriptionWithCancelException.NonFailureCancellation ? null : cause);
 
         private void OnWake()
         {
@@ -235,13 +272,15 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 {
                     if (signal is PumpedStream stream)
                         OnEndpointSignal(stream);
+                    else if (_ended)
+                        Refuse((Command)signal);
                     else
                         Execute((Command)signal);
                 }
             }
             catch (Exception e)
             {
-                End(e);
+                Fail(e);
                 return;
             }
 
@@ -253,26 +292,30 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         /// <summary>Everything that may have become possible: deliver, send, receive.</summary>
         private void Progress()
         {
-            if (_isOver)
+            if (_ended)
                 return;
+
             try
             {
                 DrainEvents();
-                if (IsAvailable(_stage._out) && _mux.TryTakeFrame(out var frame))
+                if (IsAvailable(_stage._out))
                 {
-                    Push(_stage._out, frame);
-                    DrainEvents();
-                }
-                else if (_isStopping && IsAvailable(_stage._out))
-                {
-                    // Everything that was to be sent is below; only now may the session end.
-                    End(null);
-                    return;
+                    if (_mux.TryTakeFrame(out var frame))
+                    {
+                        Push(_stage._out, frame);
+                        DrainEvents();
+                    }
+                    else if (_stopping)
+                    {
+                        // Everything before has been taken by the layer below, or it would not ask for more.
+                        End();
+                        return;
+                    }
                 }
             }
             catch (Exception e)
             {
-                End(e);
+                Fail(e);
                 return;
             }
 
@@ -281,59 +324,25 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         private void PullIfAllowed()
         {
-            _receivePaused = !_mux.CanReceive;
-            if (!_receivePaused && !HasBeenPulled(_stage._in) && !IsClosed(_stage._in))
+            _receivePaused = !_mux.CanReceive || _tailBytes > MaxTailBytes;
+            if (!_receivePaused && !_failed && !HasBeenPulled(_stage._in) && !IsClosed(_stage._in))
                 Pull(_stage._in);
         }
 
         private void Execute(Command command)
         {
-            if (_isOver)
-            {
-                Refuse(command);
-                return;
-            }
-
             switch (command)
             {
                 case Command.Open open:
-                    {
-                        var id = _mux.Open(open.Request);
-                        if (id == 0)
-                        {
-                            open.Endpoint.Abort();
-                            open.Owner.Tell(new PumpEvents.StreamEnded(StreamEnd.Cancelled, 0, 0), _stage._session);
-                            break;
-                        }
-
-                        var stream = new PumpedStream(this, id);
-                        _streams.Add(stream.Id, stream);
-                        stream.Attach(open.Endpoint, open.Owner);
-                        open.Owner.Tell(new PumpEvents.StreamOpened(stream.Id), _stage._session);
-                        Read(stream);
-                        break;
-                    }
+                    Open(open);
+                    break;
 
                 case Command.Attach attach:
-                    if (_streams.TryGetValue(attach.StreamId, out var requested) && requested.Endpoint is null)
-                    {
-                        requested.Attach(attach.Endpoint, attach.Owner);
-                        if (!requested.GoneFromSession)
-                            _mux.Accept(requested.Id);
-                        Write(requested);
-                        if (!requested.Ended)
-                            Read(requested);
-                    }
-                    else
-                    {
-                        attach.Endpoint.Abort();
-                        attach.Owner.Tell(new PumpEvents.StreamEnded(StreamEnd.PeerReset, 0, 0), _stage._session);
-                    }
-
+                    Attach(attach);
                     break;
 
                 case Command.Reset reset:
-                    if (_streams.TryGetValue(reset.StreamId, out var refused))
+                    if (_streams.TryGetValue(reset.Key.Id, out var refused) && refused.Key == reset.Key)
                         Break(refused, StreamEnd.Cancelled);
                     break;
 
@@ -346,12 +355,66 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                     break;
 
                 case Command.Stop stop:
-                    _cause ??= stop.Reason;
-                    if (!_isStopping)
-                        ScheduleOnce(StopTimer, StopTimeout);
-                    _isStopping = true;
+                    BeginStop(stop.Reason);
                     break;
             }
+        }
+
+        private void Open(Command.Open open)
+        {
+            var id = _stopping ? 0 : _mux.Open(open.Request);
+            if (id == 0)
+            {
+                Refuse(open.Endpoint, open.Owner, _stopping ? StreamEnd.SessionEnded : StreamEnd.Cancelled);
+                return;
+            }
+
+            var stream = Add(id);
+            stream.Attach(open.Endpoint, open.Owner);
+            open.Owner.Tell(new PumpEvents.StreamOpened(stream.Key), _stage._session);
+            Read(stream);
+        }
+
+        private void Attach(Command.Attach attach)
+        {
+            if (!_streams.TryGetValue(attach.Key.Id, out var requested) || requested.Key != attach.Key || requested.Endpoint is not null)
+            {
+                Refuse(attach.Endpoint, attach.Owner, _stopping ? StreamEnd.SessionEnded : StreamEnd.PeerReset);
+                return;
+            }
+
+            requested.Attach(attach.Endpoint, attach.Owner);
+            if (requested.GoneFromSession)
+            {
+                LeaveSession(requested);
+            }
+            else
+            {
+                _mux.Accept(requested.Id);
+                Write(requested);
+            }
+
+            Read(requested);
+        }
+
+        private void Refuse(StreamEndpoint endpoint, IActorRef owner, StreamEnd end)
+        {
+            Close(endpoint, abort: true);
+            owner.Tell(new PumpEvents.StreamEnded(end, 0, 0), _stage._session);
+        }
+
+        private PumpedStream Add(uint id)
+        {
+            // An id may come back while the tail of its last stream is still being delivered here.
+            if (_streams.Remove(id, out var former))
+            {
+                former.LostItsId = true;
+                _withoutId.Add(former);
+            }
+
+            var stream = new PumpedStream(this, new StreamKey(id, ++_lastSerial));
+            _streams.Add(id, stream);
+            return stream;
         }
 
         private void DrainEvents()
@@ -361,7 +424,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             _drainingEvents = true;
             try
             {
-                while (_mux.TryTakeEvent(out var happened))
+                while (!_ended && _mux.TryTakeEvent(out var happened))
                     Handle(happened);
             }
             finally
@@ -375,11 +438,10 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             switch (happened.Kind)
             {
                 case StreamEventKind.Opened:
-                    // A peer may use an id again while the tail of its last stream is still being delivered here.
-                    if (_streams.TryGetValue(happened.StreamId, out var former))
-                        EndStream(former, StreamEnd.PeerReset, abort: true);
-                    _streams.Add(happened.StreamId, new PumpedStream(this, happened.StreamId));
-                    _stage._session.Tell(new PumpEvents.StreamRequested(happened.StreamId, happened.Request), ActorRefs.NoSender);
+                    if (_stopping)
+                        _mux.Reset(happened.StreamId);
+                    else
+                        _stage._session.Tell(new PumpEvents.StreamRequested(Add(happened.StreamId).Key, happened.Request), ActorRefs.NoSender);
                     return;
                 case StreamEventKind.Control:
                     _stage._session.Tell(new PumpEvents.ControlReceived(happened.Control!), ActorRefs.NoSender);
@@ -395,16 +457,12 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             switch (happened.Kind)
             {
                 case StreamEventKind.Data:
-                    if (stream.Lingering || stream.PeerDone)
-                    {
+                    if (stream.PeerDone)
                         happened.Payload.Release();
-                        break;
-                    }
-
-                    if (stream.Endpoint is null || stream.Writing!.IsPending || stream.Inbound is { IsEmpty: false })
+                    else if (stream.Endpoint is null || stream.Writing!.IsPending || stream.Inbound is { IsEmpty: false })
                         (stream.Inbound ??= new InboundQueue()).Enqueue(happened.Payload);
-                    else
-                        StartWrites(stream, happened.Payload);
+                    else if (StartWrite(stream, happened.Payload))
+                        Write(stream);
                     break;
 
                 case StreamEventKind.Finished:
@@ -413,15 +471,13 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                     break;
 
                 case StreamEventKind.Closed:
-                    stream.PeerDone = true;
-                    stream.GoneFromSession = true;
-                    Write(stream);
+                    LeaveSession(stream);
                     break;
 
                 case StreamEventKind.Reset:
                     stream.GoneFromSession = true;
                     if (stream.Endpoint is null)
-                        _stage._session.Tell(new PumpEvents.StreamCancelled(stream.Id), ActorRefs.NoSender);
+                        _stage._session.Tell(new PumpEvents.StreamCancelled(stream.Key), ActorRefs.NoSender);
                     Break(stream, StreamEnd.PeerReset);
                     break;
 
@@ -434,29 +490,36 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         private void OnEndpointSignal(PumpedStream stream)
         {
             stream.ClearSignal();
-            if (stream.Reading!.IsCompleted && TakeRead(stream))
-                Read(stream);
+            if (stream.Ended)
+                return;
+            if (stream.Reading!.IsCompleted)
+                TakeRead(stream);
+            Read(stream);
             if (stream.Writing!.IsCompleted && TakeWrite(stream))
                 Write(stream);
-            if (stream.Ended && !stream.Reading.IsPending)
-                ReleaseReadBuffer(stream);
         }
 
         /// <summary>Reads from the endpoint while the session can take more and the endpoint has it at once.</summary>
         private void Read(PumpedStream stream)
         {
+            var left = TurnBytes;
             while (!stream.Ended && !stream.ReadDone && stream.Endpoint is not null && !stream.Reading!.IsPending)
             {
-                var allowance = stream.GoneFromSession ? PumpedStream.SmallReadBytes : _mux.SendAllowance(stream.Id);
+                var allowance = stream.GoneFromSession ? int.MaxValue : _mux.SendAllowance(stream.Id);
                 if (allowance <= 0)
                     return;
+                if (left <= 0)
+                {
+                    stream.Signal();
+                    return;
+                }
 
                 var buffer = Memory<byte>.Empty;
                 if (stream.ReadAtOnce)
                 {
                     stream.ReadBuffer = ByteChunk.Rent(stream.ReadSize);
-                    var room = Math.Min(allowance, stream.ReadBuffer.Array.Length - ByteChunk.Headroom);
-                    buffer = stream.ReadBuffer.Array.AsMemory(ByteChunk.Headroom, room);
+                    stream.ReadRoom = Math.Min(allowance, stream.ReadBuffer.Array.Length - ByteChunk.Headroom);
+                    buffer = stream.ReadBuffer.Array.AsMemory(ByteChunk.Headroom, stream.ReadRoom);
                 }
 
                 try
@@ -467,18 +530,17 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 catch (Exception)
                 {
                     // The same end as a failed receive: the endpoint broke, and only this stream with it.
-                    ReleaseReadBuffer(stream);
                     Break(stream, StreamEnd.EndpointReset);
                     return;
                 }
 
-                if (!TakeRead(stream))
-                    return;
+                // A small read costs a turn as much as one that fills a small buffer.
+                left -= Math.Max(TakeRead(stream), PumpedStream.SmallReadBytes);
             }
         }
 
-        /// <summary>Takes the result of a read; false when there is no sense in reading on.</summary>
-        private bool TakeRead(PumpedStream stream)
+        /// <summary>Takes the result of a read; gives the bytes that it brought.</summary>
+        private int TakeRead(PumpedStream stream)
         {
             int count;
             try
@@ -487,21 +549,14 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             }
             catch (Exception)
             {
-                ReleaseReadBuffer(stream);
                 Break(stream, StreamEnd.EndpointReset);
-                return false;
-            }
-
-            if (stream.Ended)
-            {
-                ReleaseReadBuffer(stream);
-                return false;
+                return 0;
             }
 
             if (stream.ReadBuffer is null)
             {
                 stream.ReadAtOnce = true;
-                return true;
+                return 0;
             }
 
             if (count == 0)
@@ -513,43 +568,49 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                     _mux.Finish(stream.Id);
                     if (!_mux.HasHalfClose)
                     {
-                        stream.GoneFromSession = true;
-                        stream.PeerDone = true;
-                        Write(stream);
+                        stream.CountsAsTail = true;
+                        LeaveSession(stream);
                     }
                 }
 
                 EndIfDone(stream);
-                return false;
+                return 0;
             }
 
-            if (stream.GoneFromSession)
+            if ((uint)count > (uint)stream.ReadRoom)
             {
-                // The peer has closed in order and takes no more; what the visitor still says has no reader.
-                ReleaseReadBuffer(stream);
-                return true;
+                // Only an endpoint of somebody else's can claim to have filled more than it was given.
+                Break(stream, StreamEnd.EndpointReset);
+                return 0;
             }
 
-            var room = stream.ReadBuffer.Array.Length - ByteChunk.Headroom;
-            if (count < room)
+            if (count < stream.ReadRoom)
             {
                 // The endpoint is drained: wait for more without holding a buffer.
                 stream.ReadAtOnce = false;
-                if (count < room / 4)
-                    stream.ReadSize = room > PumpedStream.MiddleReadBytes ? PumpedStream.MiddleReadBytes : PumpedStream.SmallReadBytes;
+                if (count < stream.ReadRoom / 4)
+                    stream.ReadSize = stream.ReadSize > PumpedStream.MiddleReadBytes ? PumpedStream.MiddleReadBytes : PumpedStream.SmallReadBytes;
             }
             else
             {
                 stream.ReadSize = stream.ReadSize == PumpedStream.SmallReadBytes ? PumpedStream.MiddleReadBytes : ByteChunk.DefaultSize;
             }
 
+            if (stream.GoneFromSession)
+            {
+                // The peer has closed in order and takes no more; what the visitor still says has no reader.
+                ReleaseReadBuffer(stream);
+                return count;
+            }
+
             stream.BytesOut += count;
+            _stage._metrics.BytesOut(count);
             var payload = new ByteSlice(stream.ReadBuffer, ByteChunk.Headroom, count);
             stream.ReadBuffer = null;
             _mux.Send(stream.Id, payload);
             if (IsAvailable(_stage._out) && _mux.TryTakeFrame(out var frame))
                 Push(_stage._out, frame);
-            return true;
+            return count;
         }
 
         /// <summary>Writes what has arrived, then the peer's end if it has come.</summary>
@@ -566,12 +627,6 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
             if (stream.PeerDone)
                 StartFinish(stream);
-        }
-
-        private void StartWrites(PumpedStream stream, ByteSlice slice)
-        {
-            if (StartWrite(stream, slice))
-                Write(stream);
         }
 
         /// <summary>Starts a write; true when it completed at once and the stream lives.</summary>
@@ -594,22 +649,15 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         private bool TakeWrite(PumpedStream stream)
         {
-            var slice = stream.Writes;
-            stream.Writes = default;
             try
             {
                 stream.Writing!.Take();
             }
             catch (Exception)
             {
-                slice.Release();
                 Break(stream, StreamEnd.EndpointReset);
                 return false;
             }
-
-            slice.Release();
-            if (stream.Ended)
-                return false;
 
             if (stream.FinishStarted)
             {
@@ -618,8 +666,13 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 return false;
             }
 
+            var slice = stream.Writes;
+            stream.Writes = default;
             stream.BytesIn += slice.Length;
-            if (!_isOver)
+            _stage._metrics.BytesIn(slice.Length);
+            slice.Release();
+            CountTail(stream);
+            if (!stream.LostItsId)
                 _mux.Consumed(stream.Id, slice.Length);
             return true;
         }
@@ -641,6 +694,21 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             TakeWrite(stream);
         }
 
+        /// <summary>The session carries no more of this stream: deliver what is here, then end.</summary>
+        private void LeaveSession(PumpedStream stream)
+        {
+            stream.PeerDone = true;
+            stream.GoneFromSession = true;
+            CountTail(stream);
+            Write(stream);
+            if (stream.Ended || stream.Lingering)
+                return;
+            if (stream.WriteDone)
+                OnWriteDone(stream);
+            else if (stream.Endpoint is not null)
+                StartTimer(stream, _stage._timeouts.TailStall);
+        }
+
         private void OnWriteDone(PumpedStream stream)
         {
             if (stream.GoneFromSession && !stream.ReadDone && !stream.Lingering)
@@ -648,32 +716,46 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 // Closing a socket with unread bytes resets it, and the reset may overtake what was just delivered.
                 // So: the end has been said; read and drop until the far side ends too, or for a while.
                 stream.Lingering = true;
-                ScheduleOnce(stream, _stage._lingerTimeout);
+                StartTimer(stream, _stage._timeouts.Linger);
                 Read(stream);
             }
 
             EndIfDone(stream);
         }
 
+        private void StartTimer(PumpedStream stream, TimeSpan timeout)
+        {
+            stream.BytesInAtTimer = stream.BytesIn;
+            ScheduleOnce(stream, timeout);
+        }
+
         protected override void OnTimer(object timerKey)
         {
-            if (timerKey is StopTimer)
-            {
-                End(null);
-                return;
-            }
+            if (timerKey is PumpedStream stream)
+                OnStreamTimer(stream);
+            else
+                End();
+        }
 
-            if (timerKey is TailTimer)
-            {
-                StopStage();
+        private void OnStreamTimer(PumpedStream stream)
+        {
+            if (stream.Ended)
                 return;
-            }
-
-            if (timerKey is PumpedStream { Ended: false } stream)
+            if (stream.Lingering)
             {
                 stream.ReadDone = true;
                 EndIfDone(stream);
             }
+            else if (stream.BytesIn != stream.BytesInAtTimer)
+            {
+                StartTimer(stream, _stage._timeouts.TailStall);
+            }
+            else
+            {
+                Break(stream, StreamEnd.EndpointReset);
+            }
+
+            Progress();
         }
 
         private void EndIfDone(PumpedStream stream)
@@ -689,7 +771,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 return;
 
             // After an orderly close nothing more is owed to the peer, but its accounts of unread bytes must be settled.
-            if (!_isOver)
+            if (!stream.LostItsId)
                 _mux.Reset(stream.Id);
             EndStream(stream, end, abort: true);
         }
@@ -697,25 +779,50 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         private void EndStream(PumpedStream stream, StreamEnd end, bool abort)
         {
             stream.Ended = true;
-            if (stream.Lingering)
+            if (stream.GoneFromSession)
                 CancelTimer(stream);
-            if (abort)
-                stream.Endpoint?.Abort();
+            if (stream.Endpoint is not null)
+                Close(stream.Endpoint, abort);
+            if (stream.LostItsId)
+                _withoutId.Remove(stream);
             else
-                stream.Endpoint?.Dispose();
-            _streams.Remove(stream.Id);
+                _streams.Remove(stream.Id);
             stream.Inbound?.Clear();
-            if (stream.Reading is { IsPending: false })
-                ReleaseReadBuffer(stream);
-            if (stream.Writing is { IsPending: false })
-            {
-                stream.Writes.Release();
-                stream.Writes = default;
-            }
+            CountTail(stream);
 
+            // An operation under way uses its buffer until it completes, wherever the stage is by then.
+            stream.Reading?.Abandon(stream.ReadBuffer);
+            stream.Writing?.Abandon(stream.Writes.Chunk);
+            stream.ReadBuffer = null;
+            stream.Writes = default;
             stream.Owner?.Tell(new PumpEvents.StreamEnded(end, stream.BytesIn, stream.BytesOut), _stage._session);
-            if (_isOver && _streams.Count == 0)
+            if (_carrierGone && _withoutId.Count == 0)
                 StopStage();
+        }
+
+        /// <summary>Endpoints may be anybody's: one that throws here must not take the session with it.</summary>
+        private static void Close(StreamEndpoint endpoint, bool abort)
+        {
+            try
+            {
+                if (abort)
+                    endpoint.Abort();
+                else
+                    endpoint.Dispose();
+            }
+            catch (Exception)
+            {
+                // It promises not to throw, and there is nothing left that could be done with it.
+            }
+        }
+
+        private void CountTail(PumpedStream stream)
+        {
+            if (!stream.CountsAsTail)
+                return;
+            var held = stream.Inbound?.HeldBytes ?? 0;
+            _tailBytes += held - stream.TailBytes;
+            stream.TailBytes = held;
         }
 
         private static void ReleaseReadBuffer(PumpedStream stream)
@@ -724,37 +831,61 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             stream.ReadBuffer = null;
         }
 
-        /// <summary>
-        /// The session is over. Streams whose peer had finished sending still deliver what has arrived; all others break.
-        /// </summary>
-        private void End(Exception? cause)
+        /// <summary>The protocol was broken, or this program is.</summary>
+        private void Fail(Exception e)
         {
-            if (_isOver)
-                return;
-            _isOver = true;
-            _cause ??= cause;
-            foreach (var stream in _streams.Values.ToArray())
+            _failed = true;
+            if (e is SessionProtocolException)
             {
-                if (stream is { PeerDone: true, Endpoint: not null, WriteDone: false })
-                    stream.GoneFromSession = true;
-                else
-                    EndStream(stream, StreamEnd.SessionEnded, abort: true);
+                // The multiplexer may have something to say to the peer yet.
+                BeginStop(e);
+                Progress();
             }
+            else
+            {
+                _cause ??= e;
+                End();
+            }
+        }
 
-            if (_streams.Count == 0)
+        private void BeginStop(Exception? reason)
+        {
+            if (_stopping)
+                return;
+            _stopping = true;
+            _cause ??= reason;
+            foreach (var stream in AllStreams())
+                Break(stream, StreamEnd.SessionEnded);
+            ScheduleOnce(FlushTimer, _stage._timeouts.Flush);
+        }
+
+        /// <summary>
+        /// Ends this side. The stage itself ends when the carrier has, which says goodbye to the peer meanwhile.
+        /// </summary>
+        private void End()
+        {
+            EndStreams();
+            if (_cause is null)
+                Complete(_stage._out);
+            else
+                Fail(_stage._out, _cause);
+        }
+
+        /// <summary>The carrier is gone. The stage stays for what has arrived and its endpoints have yet to take.</summary>
+        private void EndNow(Exception? cause)
+        {
+            if (!_ended)
+                _cause ??= cause;
+            EndStreams();
+            if (_withoutId.Count == 0)
             {
                 StopStage();
                 return;
             }
 
+            _carrierGone = true;
             SetKeepGoing(true);
-            ScheduleOnce(TailTimer, TailTimeout);
-            _stage._session.Tell(new PumpEvents.SessionOver(), ActorRefs.NoSender);
-            Cancel(_stage._in);
-            if (_cause is null)
-                Complete(_stage._out);
-            else
-                Fail(_stage._out, _cause);
+            _stage._session.Tell(PumpEvents.SessionOver.Instance, ActorRefs.NoSender);
         }
 
         private void StopStage()
@@ -765,13 +896,41 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 FailStage(_cause);
         }
 
+        /// <summary>Streams whose peer had finished still deliver what has arrived; all others break.</summary>
+        private void EndStreams()
+        {
+            if (_ended)
+                return;
+            _ended = true;
+            CancelTimer(FlushTimer);
+            foreach (var stream in AllStreams())
+            {
+                if (stream is not { PeerDone: true, WriteDone: false, Endpoint: not null })
+                {
+                    EndStream(stream, StreamEnd.SessionEnded, abort: true);
+                    continue;
+                }
+
+                // Settled below by abandoning the multiplexer, which must not hear of it again.
+                _streams.Remove(stream.Id);
+                stream.LostItsId = true;
+                _withoutId.Add(stream);
+                if (!stream.GoneFromSession)
+                    LeaveSession(stream);
+            }
+
+            _mux.Abandon();
+            RefuseLateCommands();
+        }
+
+        private PumpedStream[] AllStreams() => [.. _streams.Values, .. _withoutId];
+
         public override void PostStop()
         {
             Interlocked.Exchange(ref _stopped, 1);
-            foreach (var stream in _streams.Values.ToArray())
+            EndStreams();
+            foreach (var stream in _withoutId.ToArray())
                 EndStream(stream, StreamEnd.SessionEnded, abort: true);
-
-            _mux.Abandon();
             RefuseLateCommands();
             _stage._session.Tell(new PumpEvents.PumpEnded(_cause), ActorRefs.NoSender);
         }
@@ -786,16 +945,17 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             }
         }
 
-        private static void Refuse(Command command)
+        private void Refuse(Command command)
         {
-            var (endpoint, owner) = command switch
+            switch (command)
             {
-                Command.Open open => (open.Endpoint, open.Owner),
-                Command.Attach attach => (attach.Endpoint, attach.Owner),
-                _ => (null, null),
-            };
-            endpoint?.Abort();
-            owner?.Tell(new PumpEvents.StreamEnded(StreamEnd.SessionEnded, 0, 0), ActorRefs.NoSender);
+                case Command.Open open:
+                    Refuse(open.Endpoint, open.Owner, StreamEnd.SessionEnded);
+                    break;
+                case Command.Attach attach:
+                    Refuse(attach.Endpoint, attach.Owner, StreamEnd.SessionEnded);
+                    break;
+            }
         }
     }
 }

@@ -2,6 +2,8 @@ using System.Diagnostics;
 using Akka.Actor;
 using Microsoft.Extensions.Logging;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
+using VTunnel.Extensions;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Routing;
 using VTunnel.Stages;
@@ -27,62 +29,74 @@ public static class StreamProtocol
     }
 }
 
+/// <summary>What every stream of a session is made with.</summary>
+internal sealed record StreamServices(ISessionPump Pump, TunnelExtensions Extensions, RoleMetrics Metrics, ILogger Logger);
+
 /// <summary>
 /// One tunnelled TCP connection. It brings the endpoint (a visitor's accepted socket, or a target that it dials), has it
 /// approved and wrapped, hands it to the session's pump, and stays until the pump says that the stream has ended.
 /// </summary>
 internal sealed class StreamActor : UntypedActor
 {
-    private readonly ISessionPump _pump;
+    private readonly StreamServices _services;
     private readonly StreamInfo _info;
-    private readonly TunnelExtensions _extensions;
-    private readonly ILogger _logger;
     private readonly ForwardTarget? _target;
     private readonly ITargetDialer? _dialer;
-    private readonly long _started = Stopwatch.GetTimestamp();
+    private readonly long _created = Stopwatch.GetTimestamp();
     private readonly CancellationTokenSource _dialing = new();
 
     private StreamEndpoint? _endpoint;
-    private uint _streamId;
-    private bool _ended;
+    private StreamKey? _key;
     private bool _handedOver;
+    private bool _started;
+    private bool _ended;
 
-    public StreamActor(
-        ISessionPump pump,
-        StreamInfo info,
-        TunnelExtensions extensions,
-        ILogger logger,
-        StreamEndpoint? visitor,
-        uint streamId,
-        ForwardTarget? target,
-        ITargetDialer? dialer)
+    private StreamActor(
+        StreamServices services, StreamInfo info, StreamEndpoint? visitor, StreamKey? key, ForwardTarget? target, ITargetDialer? dialer)
     {
-        _pump = pump;
+        _services = services;
         _info = info;
-        _extensions = extensions;
-        _logger = logger;
         _endpoint = visitor;
-        _streamId = streamId;
+        _key = key;
         _target = target;
         _dialer = dialer;
     }
 
+    private ISessionPump Pump => _services.Pump;
+
+    private ILogger Logger => _services.Logger;
+
     /// <summary>A stream that begins with a visitor here.</summary>
-    public static Props ForVisitor(ISessionPump pump, StreamInfo info, StreamEndpoint visitor, TunnelExtensions extensions, ILogger logger) =>
-        Props.Create(() => new StreamActor(pump, info, extensions, logger, visitor, 0, null, null));
+    public static Props ForVisitor(StreamServices services, StreamInfo info, StreamEndpoint visitor) =>
+        Props.CreateBy(new Producer(() => new StreamActor(services, info, visitor, null, null, null)));
 
     /// <summary>A stream that the peer opened, to a target here.</summary>
-    public static Props ForTarget(
-        ISessionPump pump, StreamInfo info, uint streamId, ForwardTarget target, ITargetDialer dialer, TunnelExtensions extensions, ILogger logger) =>
-        Props.Create(() => new StreamActor(pump, info, extensions, logger, null, streamId, target, dialer));
+    public static Props ForTarget(StreamServices services, StreamInfo info, StreamKey key, ForwardTarget target, ITargetDialer dialer) =>
+        Props.CreateBy(new Producer(() => new StreamActor(services, info, null, key, target, dialer)));
 
-    private sealed record Dialled(StreamEndpoint Endpoint);
+    /// <summary>There is one of these actors per connection: taking an expression apart costs 20 µs and 1.5 KB, this 0.3 µs.</summary>
+    private sealed class Producer(Func<StreamActor> create) : IIndirectActorProducer
+    {
+        public Type ActorType => typeof(StreamActor);
+
+        public ActorBase Produce() => create();
+
+        public void Release(ActorBase actor)
+        {
+            // Nothing was taken from a container.
+        }
+    }
+
+    private sealed record Dialled(StreamEndpoint Endpoint) : IDisposable
+    {
+        public void Dispose() => Endpoint.Abort();
+    }
 
     private sealed record DialFailed(Exception Cause);
 
     protected override void PreStart()
     {
-        if (_extensions.Authorizer is { } authorizer)
+        if (_services.Extensions.Authorizer is { } authorizer)
             _ = AuthorizationProtocol.DecideAsync(authorizer, new AuthorizationProtocol.AuthorizeConnect(_info)).PipeTo(Self);
         else
             Begin();
@@ -96,22 +110,24 @@ internal sealed class StreamActor : UntypedActor
                 Begin();
                 break;
             case AuthorizationProtocol.Denied denied:
-                _logger.StreamDenied(_info.Session, _info.Port, _info.Remote ?? "unknown", denied.Reason);
-                Refuse();
+                Logger.StreamDenied(_info.Session, _info.Port, _info.Remote ?? "unknown", denied.Reason);
+                Context.Stop(Self);
                 break;
             case Dialled dialled:
                 _endpoint = dialled.Endpoint;
                 HandOver();
                 break;
             case DialFailed failed:
-                _logger.TargetRefused(_target!.ToString(), _info.Port, failed.Cause.Message);
-                Refuse();
-                break;
-            case StreamProtocol.Cancel:
+                Logger.TargetRefused(_target!.ToString(), _info.Port, failed.Cause.Message);
                 Context.Stop(Self);
                 break;
+            case StreamProtocol.Cancel:
+                // A pump that has the endpoint says itself how the stream ended.
+                if (!_handedOver)
+                    Context.Stop(Self);
+                break;
             case PumpEvents.StreamOpened opened:
-                _streamId = opened.StreamId;
+                _key = opened.Key;
                 OnStarted();
                 break;
             case PumpEvents.StreamEnded ended:
@@ -150,39 +166,56 @@ internal sealed class StreamActor : UntypedActor
 
     private void HandOver()
     {
-        _endpoint = _extensions.Wrap(_endpoint!, _info);
-        _handedOver = true;
-        if (_target is null)
+        StreamEndpoint wrapped;
+        try
         {
-            _pump.Open(new StreamRequest(_info.Port, _info.Remote), _endpoint, Self);
+            wrapped = _services.Extensions.Wrap(_endpoint!, _info);
+        }
+        catch (Exception e)
+        {
+            Logger.MiddlewareFailed(e, _info.Session, _info.Port);
+            Context.Stop(Self);
+            return;
+        }
+
+        _endpoint = wrapped;
+        _handedOver = true;
+        if (_key is not { } key)
+        {
+            Pump.Open(new StreamRequest(_info.Port, _info.Remote), _endpoint, Self);
         }
         else
         {
-            _pump.Attach(_streamId, _endpoint, Self);
+            Pump.Attach(key, _endpoint, Self);
             OnStarted();
         }
     }
 
-    private void Refuse()
-    {
-        if (_target is not null)
-            _pump.Reset(_streamId);
-        Context.Stop(Self);
-    }
-
     private void OnStarted()
     {
-        _logger.StreamUp(_info.Session, _streamId, _info.Port, _info.Remote ?? "unknown");
-        Context.System.EventStream.Publish(new TunnelEvents.StreamStarted(_info.Session, _streamId, _info.Port, _info.Remote));
+        _started = true;
+        var id = _key!.Value.Id;
+        _services.Metrics.StreamStarted();
+        Logger.StreamUp(_info.Session, id, _info.Port, _info.Remote ?? "unknown");
+        Context.System.EventStream.Publish(new TunnelEvents.StreamStarted(_info.Session, id, _info.Port, _info.Remote));
     }
 
     private void OnEnded(PumpEvents.StreamEnded ended)
     {
         _ended = true;
-        _logger.StreamDown(_info.Session, _streamId, ended.End, ended.BytesIn, ended.BytesOut);
-        Context.System.EventStream.Publish(new TunnelEvents.StreamFinished(
-            _info.Session, _streamId, _info.Port, ended.End, ended.BytesIn, ended.BytesOut, Stopwatch.GetElapsedTime(_started)));
+        Finish(ended.End, ended.BytesIn, ended.BytesOut);
         Context.Stop(Self);
+    }
+
+    private void Finish(StreamEnd end, long bytesIn, long bytesOut)
+    {
+        if (!_started)
+            return;
+        var id = _key!.Value.Id;
+        _services.Metrics.StreamEnded(end);
+        Logger.StreamDown(_info.Session, id, end, bytesIn, bytesOut);
+        Context.System.EventStream.Publish(new TunnelEvents.StreamFinished(
+            _info.Session, id, _info.Port, end, bytesIn, bytesOut, Stopwatch.GetElapsedTime(_created)));
     }
 
     protected override void PostStop()
@@ -191,9 +224,11 @@ internal sealed class StreamActor : UntypedActor
         _dialing.Dispose();
         if (!_ended)
         {
-            if (_handedOver && _streamId != 0)
-                _pump.Reset(_streamId);
+            // The peer waits for an answer, or the session is over and the pump knows the stream no more.
+            if (_key is { } key)
+                Pump.Reset(key);
             _endpoint?.Abort();
+            Finish(StreamEnd.SessionEnded, 0, 0);
         }
 
         Context.Parent.Tell(StreamProtocol.StreamGone.Instance);

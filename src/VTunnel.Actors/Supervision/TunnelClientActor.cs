@@ -6,7 +6,7 @@ using VTunnel.Options;
 using VTunnel.Protocol.Errors;
 using VTunnel.Routing;
 using VTunnel.Sessions;
-using VTunnel.Streams;
+using VTunnel.Extensions;
 using VTunnel.Targets;
 
 namespace VTunnel.Supervision;
@@ -87,6 +87,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
     private readonly ICarrierConnector _connector;
     private readonly ITargetDialer _dialer;
     private readonly TunnelExtensions _extensions;
+    private readonly TunnelMetrics _metrics;
     private readonly IActorRef _observer;
     private readonly Func<double> _random;
     private readonly ILogger _logger;
@@ -112,6 +113,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         ICarrierConnector connector,
         ITargetDialer dialer,
         TunnelExtensions extensions,
+        TunnelMetrics metrics,
         IActorRef observer,
         Func<double> random,
         ILogger logger)
@@ -120,6 +122,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         _connector = connector;
         _dialer = dialer;
         _extensions = extensions;
+        _metrics = metrics;
         _observer = observer;
         _random = random;
         _logger = logger;
@@ -134,6 +137,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
     /// <param name="connector">Dials the server.</param>
     /// <param name="dialer">Dials targets.</param>
     /// <param name="extensions">What others have added.</param>
+    /// <param name="metrics">What counts.</param>
     /// <param name="observer">Told <see cref="TunnelClientProtocol.StateChanged"/>.</param>
     /// <param name="random">From 0 (included) to 1, for jitter.</param>
     /// <param name="logger">For log lines.</param>
@@ -142,12 +146,22 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         ICarrierConnector connector,
         ITargetDialer dialer,
         TunnelExtensions extensions,
+        TunnelMetrics metrics,
         IActorRef observer,
         Func<double> random,
         ILogger logger) =>
-        Akka.Actor.Props.Create(() => new TunnelClientActor(options, connector, dialer, extensions, observer, random, logger));
+        Akka.Actor.Props.Create(() => new TunnelClientActor(options, connector, dialer, extensions, metrics, observer, random, logger));
 
-    private sealed record Dialled(ICarrier Carrier);
+    private sealed record Dialled(ICarrier Carrier) : IDisposable
+    {
+        public void Dispose()
+        {
+            Carrier.Abort();
+
+            // An aborted carrier has nothing to wait for.
+            _ = Carrier.DisposeAsync().AsTask();
+        }
+    }
 
     private sealed record DialFailed(Exception Cause);
 
@@ -169,6 +183,9 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
     });
 
     /// <inheritdoc />
+    protected override void PreStart() => Context.ActorOf(OrphanActor.Props(), "orphans");
+
+    /// <inheritdoc />
     protected override void OnReceive(object message)
     {
         switch (message)
@@ -180,7 +197,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
                 OnListen(listen.Rule);
                 break;
             case Dialled dialled:
-                OnDialled(dialled.Carrier);
+                OnDialled(dialled);
                 break;
             case DialFailed failed:
                 OnDialFailed(failed.Cause);
@@ -255,20 +272,19 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         throw new OperationCanceledException(cancellationToken);
     }
 
-    private void OnDialled(ICarrier carrier)
+    private void OnDialled(Dialled dialled)
     {
         _isDialling = false;
         if (_stopping)
         {
-            carrier.Abort();
-            _ = carrier.DisposeAsync().AsTask();
+            dialled.Dispose();
             return;
         }
 
-        if (_session is not null && carrier.SpeaksV2)
+        if (_session is not null && dialled.Carrier.SpeaksV2)
         {
             // The session has been waiting for this; it says when it goes on, or ends when the server does not know it any more.
-            _session.Tell(new SessionProtocol.AttachCarrier(carrier, null));
+            _session.Tell(new SessionProtocol.AttachCarrier(dialled.Carrier, null));
             return;
         }
 
@@ -282,10 +298,10 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
 
         var name = $"session-{_nextSession++}";
         _lastEnd = null;
-        var wire = carrier.SpeaksV2 ? SessionWires.ForV2Client(_options, carrier) : SessionWires.ForV1Client(_options, carrier);
-        var session = new SessionContext(name, wire, null, _extensions, _logger);
+        var wire = dialled.Carrier.SpeaksV2 ? SessionWires.ForV2Client(_options, dialled.Carrier) : SessionWires.ForV1Client(_options, dialled.Carrier);
+        var session = new SessionContext(name, wire, null, _extensions, _metrics.For(TunnelRole.Client), _logger);
         _session = Context.Watch(Context.ActorOf(ClientSessionActor.Props(session, _options, [.. _forwards], _dialer), name));
-        if (!carrier.SpeaksV2)
+        if (!dialled.Carrier.SpeaksV2)
             OnConnected(wire.Protocol);
     }
 

@@ -6,7 +6,7 @@ using VTunnel.Options;
 using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Link;
 using VTunnel.Sessions;
-using VTunnel.Streams;
+using VTunnel.Extensions;
 
 namespace VTunnel.Supervision;
 
@@ -17,7 +17,17 @@ public static class TunnelServerProtocol
     /// <param name="Carrier">The connection.</param>
     /// <param name="Token">What opened it; null where no token was asked for.</param>
     /// <param name="Hello">The first message of a v2 client; null for v1.</param>
-    public sealed record StartSession(ICarrier Carrier, AccessToken? Token, LinkHello? Hello);
+    public sealed record StartSession(ICarrier Carrier, AccessToken? Token, LinkHello? Hello) : IDisposable
+    {
+        /// <summary>Drops the connection; for those who find no receiver.</summary>
+        public void Dispose()
+        {
+            Carrier.Abort();
+
+            // An aborted carrier has nothing to wait for.
+            _ = Carrier.DisposeAsync().AsTask();
+        }
+    }
 
     /// <summary>Take no new sessions, let streams finish, end. Answered with <see cref="Drained"/>.</summary>
     public sealed record Drain
@@ -52,6 +62,7 @@ public sealed class TunnelServerActor : UntypedActor
 {
     private readonly TunnelServerOptions _options;
     private readonly TunnelExtensions _extensions;
+    private readonly TunnelMetrics _metrics;
     private readonly ILogger _logger;
     private readonly Dictionary<int, IActorRef> _holders = [];
     private readonly Dictionary<int, Queue<IActorRef>> _claims = [];
@@ -62,16 +73,17 @@ public sealed class TunnelServerActor : UntypedActor
     private bool _draining;
 
     /// <inheritdoc cref="Props"/>
-    public TunnelServerActor(TunnelServerOptions options, TunnelExtensions extensions, ILogger logger)
+    public TunnelServerActor(TunnelServerOptions options, TunnelExtensions extensions, TunnelMetrics metrics, ILogger logger)
     {
         _options = options;
         _extensions = extensions;
+        _metrics = metrics;
         _logger = logger;
     }
 
     /// <summary>How to make one.</summary>
-    public static Props Props(TunnelServerOptions options, TunnelExtensions extensions, ILogger logger) =>
-        Akka.Actor.Props.Create(() => new TunnelServerActor(options, extensions, logger));
+    public static Props Props(TunnelServerOptions options, TunnelExtensions extensions, TunnelMetrics metrics, ILogger logger) =>
+        Akka.Actor.Props.Create(() => new TunnelServerActor(options, extensions, metrics, logger));
 
     /// <inheritdoc />
     protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(e =>
@@ -79,6 +91,9 @@ public sealed class TunnelServerActor : UntypedActor
         _logger.ChildFailed(e, "the server");
         return Directive.Stop;
     });
+
+    /// <inheritdoc />
+    protected override void PreStart() => Context.ActorOf(OrphanActor.Props(), "orphans");
 
     /// <inheritdoc />
     protected override void OnReceive(object message)
@@ -144,7 +159,7 @@ public sealed class TunnelServerActor : UntypedActor
         var wire = start.Hello is { } hello
             ? SessionWires.ForServer(_options, start.Carrier, hello, out linkId)
             : SessionWires.ForServer(_options, start.Carrier);
-        var context = new SessionContext(name, wire, start.Token?.Name, _extensions, _logger);
+        var context = new SessionContext(name, wire, start.Token?.Name, _extensions, _metrics.For(TunnelRole.Server), _logger);
         var session = Context.Watch(Context.ActorOf(ServerSessionActor.Props(context, _options, start.Token), name));
         _sessions.Add(session);
         if (linkId != LinkId.None)

@@ -1,5 +1,5 @@
+using VTunnel.Endpoints;
 using VTunnel.Routing;
-using VTunnel.Streams;
 
 namespace VTunnel.Targets;
 

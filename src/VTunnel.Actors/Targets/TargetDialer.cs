@@ -4,10 +4,11 @@ using System.Net.Sockets;
 using System.Security.Authentication;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
+using VTunnel.Endpoints;
 using VTunnel.Options;
 using VTunnel.Routing;
-using VTunnel.Streams;
 using VTunnel.Targets.Http;
+using VTunnel.Tls;
 
 namespace VTunnel.Targets;
 
@@ -37,8 +38,16 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
             throw new ArgumentOutOfRangeException(nameof(connectTimeout), connectTimeout, "A positive time, or Timeout.InfiniteTimeSpan.");
 
         _connectTimeout = connectTimeout;
-        _trust = new TlsTrust(tls);
         _timeProvider = timeProvider ?? TimeProvider.System;
+        try
+        {
+            _trust = new TlsTrust(tls, _timeProvider);
+        }
+        catch (CertificateFileException e)
+        {
+            throw new TargetException(TargetError.CertificateAuthorityFileInvalid, e.Message, e);
+        }
+
         _rewriter = new HostRewriter(loggerFactory ?? NullLoggerFactory.Instance);
     }
 
@@ -137,7 +146,7 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
         var check = default(CertificateCheck);
         try
         {
-            var options = _trust.CreateOptions(target.Host, _timeProvider.GetUtcNow(), out check);
+            var options = _trust.CreateOptions(target.Host, "target", out check);
             if (protocol is { } offered)
                 options.ApplicationProtocols = [offered];
             await tls.AuthenticateAsClientAsync(options, attempt.Token).ConfigureAwait(false);

@@ -1,8 +1,8 @@
 using System.Net;
 using System.Net.Sockets;
 using System.Runtime.CompilerServices;
+using VTunnel.Endpoints;
 using VTunnel.Routing;
-using VTunnel.Streams;
 using VTunnel.Targets.Http;
 
 namespace VTunnel.Targets;

@@ -25,7 +25,7 @@ public sealed record MuxOptions
 
     /// <summary>
     /// The largest payload of one data frame, what one stream may have queued, and its share of each round of the
-    /// scheduler, in bytes. Default 65,472: a chunk of 64 KiB less its headroom. 1,024 to 1 MiB. Larger frames cost
+    /// scheduler, in bytes. Default 65,472: a chunk of 64 KiB less its headroom. 4 KiB to 1 MiB. Larger frames cost
     /// less CPU per byte and make every other stream wait longer.
     /// </summary>
     public int SendQuantumBytes { get; init; } = ByteChunk.DefaultSize - ByteChunk.Headroom;
@@ -59,7 +59,7 @@ public sealed record MuxOptions
         Check(MaxStreamWindowBytes is >= InitialWindowBytes and <= 1 << 30, nameof(MaxStreamWindowBytes), MaxStreamWindowBytes, "262144 to 1073741824");
         Check(MaxSessionWindowBytes >= 0, nameof(MaxSessionWindowBytes), MaxSessionWindowBytes, "0 or more");
         Check(IdleWindowTimeout > TimeSpan.Zero, nameof(IdleWindowTimeout), IdleWindowTimeout, "more than zero");
-        Check(SendQuantumBytes is >= 1024 and <= 1 << 20, nameof(SendQuantumBytes), SendQuantumBytes, "1024 to 1048576");
+        Check(SendQuantumBytes is >= 4096 and <= 1 << 20, nameof(SendQuantumBytes), SendQuantumBytes, "4096 to 1048576");
         Check(MaxSendQueueBytes >= SendQuantumBytes, nameof(MaxSendQueueBytes), MaxSendQueueBytes, $"at least SendQuantumBytes ({SendQuantumBytes})");
         Check(MaxStreams >= 1, nameof(MaxStreams), MaxStreams, "1 or more");
         Check(MaxUnacceptedStreams >= 1, nameof(MaxUnacceptedStreams), MaxUnacceptedStreams, "1 or more");

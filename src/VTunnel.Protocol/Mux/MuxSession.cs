@@ -133,10 +133,16 @@ public sealed class MuxSession
         QueueControl(stream);
     }
 
-    /// <summary>Serves a stream ahead of all others, without a share; for control messages, never for payload of users.</summary>
+    /// <summary>Serves one stream ahead of all others, without a share; for control messages, never for payload of users.</summary>
+    /// <exception cref="InvalidOperationException">Another stream has the place.</exception>
     public void Prioritize(MuxStream stream)
     {
         ArgumentNullException.ThrowIfNull(stream);
+        if (stream.IsGone || stream == _urgent)
+            return;
+        if (_urgent is not null)
+            throw new InvalidOperationException($"Stream {_urgent.Id} goes ahead of all others; only one can.");
+
         _scheduler.Remove(stream);
         stream.IsUrgent = true;
         _urgent = stream;
@@ -445,11 +451,12 @@ public sealed class MuxSession
         if (header.Has(MuxFrameFlags.Rst))
             return null;
 
+        // Every reset that waits is for a stream that was opened, so this bounds them: a peer that keeps opening
+        // streams without reading that they are refused must not fill memory with refusals.
+        if (_resets.Count >= MaxPendingResets)
+            throw Violation($"The peer opened more streams without reading that {MaxPendingResets} were refused or reset.");
         if (_goAway is not null || _streams.Count >= _options.MaxStreams || _unaccepted >= _options.MaxUnacceptedStreams)
         {
-            // A peer that keeps opening streams without reading the refusals must not fill memory with them.
-            if (_resets.Count >= MaxPendingResets)
-                throw Violation($"The peer opened {MaxPendingResets} streams beyond the limit without reading that they were refused.");
             _resets.Enqueue(id);
             return null;
         }

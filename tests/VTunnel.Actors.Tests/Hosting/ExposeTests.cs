@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using System.Security.Cryptography;
+using VTunnel.Testing.Network;
 
 namespace VTunnel.Actors.Tests.Hosting;
 
@@ -9,7 +10,7 @@ public sealed class ExposeTests
     [Fact]
     public async Task Bytes_pass_both_ways_unchanged()
     {
-        await using var target = EchoServer.Start();
+        await using var target = TargetServer.StartEcho();
         await using var pair = await TunnelPair.StartAsync();
         var port = await pair.ForwardAsync(target.Port);
 
@@ -27,7 +28,7 @@ public sealed class ExposeTests
     [Fact]
     public async Task Two_hundred_visitors_at_once_are_served()
     {
-        await using var target = EchoServer.Start();
+        await using var target = TargetServer.StartEcho();
         await using var pair = await TunnelPair.StartAsync();
         var port = await pair.ForwardAsync(target.Port);
 
@@ -43,64 +44,5 @@ public sealed class ExposeTests
             await writing;
             Assert.Equal(sent, received);
         })).WaitAsync(TestTimeouts.Long);
-    }
-}
-
-/// <summary>Sends back what it gets, and its end.</summary>
-public sealed class EchoServer : IAsyncDisposable
-{
-    private readonly TcpListener _listener;
-    private readonly Task _accepting;
-
-    private EchoServer(TcpListener listener)
-    {
-        _listener = listener;
-        _accepting = AcceptAsync();
-    }
-
-    public int Port => ((IPEndPoint)_listener.LocalEndpoint).Port;
-
-    public static EchoServer Start()
-    {
-        var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start(512);
-        return new EchoServer(listener);
-    }
-
-    private async Task AcceptAsync()
-    {
-        var serving = new List<Task>();
-        try
-        {
-            while (true)
-                serving.Add(EchoAsync(await _listener.AcceptTcpClientAsync()));
-        }
-        catch (Exception e) when (e is SocketException or ObjectDisposedException)
-        {
-            // Stopped.
-        }
-
-        await Task.WhenAll(serving);
-    }
-
-    private static async Task EchoAsync(TcpClient client)
-    {
-        using (client)
-        {
-            try
-            {
-                await client.GetStream().CopyToAsync(client.GetStream());
-            }
-            catch (IOException)
-            {
-                // The peer reset the connection; some tests do.
-            }
-        }
-    }
-
-    public async ValueTask DisposeAsync()
-    {
-        _listener.Stop();
-        await _accepting;
     }
 }

@@ -31,15 +31,25 @@ public sealed class TunnelPair : IAsyncDisposable
     public static async Task<TunnelPair> StartAsync(
         Action<TunnelServerOptions>? server = null,
         Action<TunnelClientOptions>? client = null,
-        Action<WebApplicationBuilder>? configure = null)
+        Action<WebApplicationBuilder>? configure = null,
+        Func<Uri, Uri>? route = null)
     {
         var app = await StartServerAsync(server, configure);
         var address = AddressOf(app);
+        address = route?.Invoke(address) ?? address;
         var options = new TunnelClientOptions { Server = address };
         client?.Invoke(options);
-        var tunnelClient = TunnelClient.Create(options, app.Services.GetRequiredService<ILoggerFactory>());
-        await tunnelClient.ConnectAsync().WaitAsync(TestTimeouts.Long);
-        return new TunnelPair(app, tunnelClient, address);
+        var pair = new TunnelPair(app, TunnelClient.Create(options, app.Services.GetRequiredService<ILoggerFactory>()), address);
+        try
+        {
+            await pair.Client.ConnectAsync().WaitAsync(TestTimeouts.Long);
+            return pair;
+        }
+        catch
+        {
+            await pair.DisposeAsync();
+            throw;
+        }
     }
 
     public static async Task<WebApplication> StartServerAsync(
@@ -48,7 +58,7 @@ public sealed class TunnelPair : IAsyncDisposable
         var builder = WebApplication.CreateSlimBuilder();
         builder.Logging.ClearProviders();
         if (Environment.GetEnvironmentVariable("VTUNNEL_TEST_LOG") is not null)
-            builder.Logging.AddSimpleConsole().SetMinimumLevel(LogLevel.Debug);
+            builder.Logging.AddSimpleConsole(console => console.TimestampFormat = "HH:mm:ss.fff ").SetMinimumLevel(LogLevel.Debug);
         builder.WebHost.ConfigureKestrel(kestrel => kestrel.Listen(IPAddress.Loopback, 0));
         builder.AddVTunnelServer(server);
         configure?.Invoke(builder);

@@ -1,11 +1,19 @@
+using System.Net.Sockets;
 using System.Text;
-using VTunnel.Streams;
+using VTunnel.Endpoints;
 
 namespace VTunnel.Actors.Tests.Targets;
 
 internal static class EndpointExtensions
 {
     public static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
+
+    /// <summary>The operation fails as one on a broken connection does; that it hangs is another failure.</summary>
+    public static async Task AssertBrokenAsync(Func<Task> operation)
+    {
+        var e = await Record.ExceptionAsync(operation);
+        Assert.True(e is IOException or SocketException or ObjectDisposedException, $"Expected a broken connection, got {e?.ToString() ?? "success"}.");
+    }
 
     public static async Task SendTextAsync(this StreamEndpoint endpoint, string text) =>
         await endpoint.SendAsync(Encoding.Latin1.GetBytes(text)).AsTask().WaitAsync(Patience);

@@ -1,4 +1,4 @@
-using VTunnel.Streams;
+using VTunnel.Endpoints;
 
 namespace VTunnel.Actors.Tests.Targets;
 

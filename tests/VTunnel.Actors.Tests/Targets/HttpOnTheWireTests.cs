@@ -115,6 +115,7 @@ public sealed class HttpOnTheWireTests : IAsyncDisposable
     [Theory]
     [InlineData("www.example.com", 443, "www.example.com")]
     [InlineData("www.example.com", 8443, "www.example.com:8443")]
+    [InlineData("www.example.com.", 443, "www.example.com")]
     [InlineData("::1", 443, "[::1]")]
     [InlineData("::1", 8443, "[::1]:8443")]
     public void The_host_names_the_port_unless_it_is_that_of_https(string host, int port, string expected) =>
@@ -392,7 +393,7 @@ public sealed class HttpOnTheWireTests : IAsyncDisposable
         var receiving = endpoint.ReceiveToEndAsync();
         await endpoint.SendTextAsync("\u0001\u0002 nonsense\r\n\r\n");
 
-        await Assert.ThrowsAnyAsync<Exception>(() => receiving);
+        await EndpointExtensions.AssertBrokenAsync(() => receiving);
         Assert.IsType<IOException>(await ended.Task.WaitAsync(EndpointExtensions.Patience));
     }
 
@@ -410,7 +411,7 @@ public sealed class HttpOnTheWireTests : IAsyncDisposable
 
         await endpoint.SendTextAsync("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nnonsense\r\n");
 
-        await Assert.ThrowsAnyAsync<Exception>(() => receiving);
+        await EndpointExtensions.AssertBrokenAsync(() => receiving);
         Assert.IsType<IOException>(await ended.Task.WaitAsync(EndpointExtensions.Patience));
     }
 
@@ -449,17 +450,17 @@ public sealed class HttpOnTheWireTests : IAsyncDisposable
     }
 
     [Fact]
-    public async Task Headers_of_half_a_megabyte_pass_in_both_directions()
+    public async Task Headers_far_beyond_the_usual_limits_pass_in_both_directions()
     {
-        var large = string.Concat(Enumerable.Range(0, 500).Select(i => $"X-H{i}: {new string('v', 1000)}\r\n"));
+        var large = string.Concat(Enumerable.Range(0, 200).Select(i => $"X-H{i}: {new string('v', 1000)}\r\n"));
         await using var server = Answering($"HTTP/1.1 200 OK\r\n{large}Content-Length: 2\r\n\r\nok");
         using var endpoint = await _dialer.DialAsync(server.Target, default);
 
         await endpoint.SendTextAsync($"GET /{new string('p', 20_000)} HTTP/1.1\r\nHost: x\r\n{large}\r\n");
         var head = await endpoint.ReceiveUntilAsync("ok");
-        Assert.Equal(501, RawHttp.HeaderNames(head).Length);
+        Assert.Equal(201, RawHttp.HeaderNames(head).Length);
         Assert.True(_heads.TryDequeue(out var seen));
-        Assert.Equal(501, RawHttp.HeaderNames(seen).Length);
+        Assert.Equal(201, RawHttp.HeaderNames(seen).Length);
     }
 
     [Fact]

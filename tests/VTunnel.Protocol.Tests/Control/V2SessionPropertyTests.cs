@@ -18,9 +18,11 @@ public class V2SessionPropertyTests
         Gen.Int[1, int.MaxValue].Sample(
             seed =>
             {
+                using var ledger = ChunkLedger.Open();
                 var world = new World(seed);
                 world.Play(operations: 600);
                 world.Settle();
+                Assert.Equal(0, ledger.Outstanding);
             },
             iter: 100);
 
@@ -29,9 +31,11 @@ public class V2SessionPropertyTests
         Gen.Int[1, int.MaxValue].Sample(
             seed =>
             {
+                using var ledger = ChunkLedger.Open();
                 var world = new World(seed) { MayReset = false };
                 world.Saturate();
                 world.Settle();
+                Assert.Equal(0, ledger.Outstanding);
             },
             iter: 10);
 
@@ -48,7 +52,7 @@ public class V2SessionPropertyTests
         public World(int seed)
         {
             _random = new Random(seed);
-            var quantum = Pick(1024, 16_384, 65_472);
+            var quantum = Pick(4096, 16_384, 65_472);
             _options = new MuxOptions
             {
                 SendQuantumBytes = quantum,

@@ -260,6 +260,7 @@ public class MuxFlowTests
         MuxPair.Fill(session, bulk);
         Assert.True(session.SendAllowance(control) > 0);
         session.Send(control, Frames.Slice([1]));
+        Assert.Throws<InvalidOperationException>(() => session.Prioritize(bulk));
         Assert.Equal(["window-update syn 1 0", "data - 1 1 01"], Frames.Sent(session)[..2]);
     }
 

@@ -53,8 +53,11 @@ public class MuxMalformedTests
         Gen.Select(input, Gen.Int[1, 64], Gen.Bool).Sample(
             (bytes, cut, dialer) =>
             {
+                using var ledger = ChunkLedger.Open();
                 Feed(new Raw(new MuxSession(dialer ? MuxRole.Dialer : MuxRole.Acceptor)), bytes, cut);
                 Feed(new Session(new V2Session(dialer ? MuxRole.Dialer : MuxRole.Acceptor, new Hello("test", "1", []))), bytes, cut);
+                Assert.True(ledger.Rented > 0 || bytes.Length == 0);
+                Assert.Equal(0, ledger.Outstanding);
             },
             iter: 3000);
 

@@ -52,6 +52,15 @@ public sealed class LineLog
     public Task<string> WaitForAsync(string part, int from = 0, TimeSpan? timeout = null) =>
         WaitForAsync(line => line.Contains(part, StringComparison.Ordinal), $"a line with '{part}'", from, timeout);
 
+    /// <summary>Waits until there are as many lines that contain <paramref name="part"/>.</summary>
+    public Task WaitForCountAsync(string part, int count, TimeSpan? timeout = null)
+    {
+        var left = count;
+        return left == 0
+            ? Task.CompletedTask
+            : WaitForAsync(line => line.Contains(part, StringComparison.Ordinal) && --left == 0, $"line {count} with '{part}'", 0, timeout);
+    }
+
     /// <summary>Waits for a line.</summary>
     /// <param name="predicate">Which line.</param>
     /// <param name="what">The line in words, for the failure.</param>

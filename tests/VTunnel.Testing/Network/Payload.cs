@@ -60,10 +60,13 @@ public static class Payload
     }
 
     /// <summary>Sends random bytes over a connection that echoes and compares what comes back.</summary>
+    /// <exception cref="EndOfStreamException">The connection ended early.</exception>
     /// <exception cref="InvalidDataException">Something else came back.</exception>
     public static async Task EchoAsync(Stream stream, long length, CancellationToken cancellationToken = default)
     {
         var (sent, received) = await ExchangeAsync(stream, length, cancellationToken).ConfigureAwait(false);
+        if (received.Length < length)
+            throw new EndOfStreamException($"{received.Length} of {length} bytes came back");
         if (sent != received)
             throw new InvalidDataException($"sent {sent}, received {received}");
     }

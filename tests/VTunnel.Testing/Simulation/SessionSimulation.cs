@@ -95,7 +95,7 @@ public static class SessionSimulation
 
     private static MuxOptions DrawMuxOptions(SimulationWorld world)
     {
-        var quantum = world.Pick(1024, 16_384, 65_472);
+        var quantum = world.Pick(4096, 16_384, 65_472);
         return new MuxOptions
         {
             SendQuantumBytes = quantum,

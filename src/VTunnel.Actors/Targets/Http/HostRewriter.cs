@@ -1,8 +1,8 @@
 using System.Text;
 using Microsoft.AspNetCore.Server.Kestrel.Core;
 using Microsoft.Extensions.Logging;
+using VTunnel.Endpoints;
 using VTunnel.Routing;
-using VTunnel.Streams;
 
 namespace VTunnel.Targets.Http;
 

@@ -3,8 +3,8 @@ using System.Net.Sockets;
 using Microsoft.AspNetCore.Connections;
 using Microsoft.AspNetCore.Http.Features;
 using Microsoft.Extensions.Logging;
+using VTunnel.Endpoints;
 using VTunnel.Routing;
-using VTunnel.Streams;
 
 namespace VTunnel.Targets.Http;
 
@@ -37,8 +37,8 @@ internal sealed class HttpVisitor
     private bool _sending;
     private bool _finished;
     private bool _served;
-    private bool _targetLost;
-    private bool _forwarded;
+    private volatile bool _targetLost;
+    private volatile bool _forwarded;
 
     /// <summary>Makes one over a connection that stays its owner's.</summary>
     public HttpVisitor(ForwardTarget target, DuplexStreamEndpoint connection, ILogger logger)
@@ -118,7 +118,7 @@ internal sealed class HttpVisitor
                 return;
         }
 
-        await _connection.SendCloseNotifyAsync().ConfigureAwait(false);
+        await EndTargetAsync().ConfigureAwait(false);
     }
 
     /// <summary>Bytes from the target are passing by; none at the end.</summary>

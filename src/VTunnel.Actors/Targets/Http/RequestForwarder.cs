@@ -49,6 +49,12 @@ internal sealed class RequestForwarder(ILogger logger) : IHttpApplication<HttpCo
             // if not, whoever noticed has ended the rest.
             TargetsLog.VisitorLeft(logger, visitor.Target, e.Message);
         }
+        catch (Exception e)
+        {
+            // A fault of this program: the server logs it. What follows half a request must not be taken for the rest.
+            visitor.Break(e.Message);
+            throw;
+        }
     }
 
     /// <summary>False if the target takes no more.</summary>

@@ -13,10 +13,13 @@ internal static class RequestHead
     private const int DefaultTlsPort = 443;
 
     /// <summary>The Host of requests to <paramref name="target"/>: with the port, unless it is the one of https.</summary>
-    public static string HostOf(ForwardTarget target) =>
-        target.Port != DefaultTlsPort ? target.Authority
-        : target.Host.Contains(':', StringComparison.Ordinal) ? $"[{target.Host}]"
-        : target.Host;
+    public static string HostOf(ForwardTarget target)
+    {
+        // The dot that ends an absolute name is for the resolver; no virtual host is called so.
+        var named = target with { Host = target.Host.TrimEnd('.') };
+        var authority = named.Authority;
+        return target.Port == DefaultTlsPort ? authority[..authority.LastIndexOf(':')] : authority;
+    }
 
     /// <summary>Writes request line and headers. Header bytes are Latin-1 on both sides, so each passes as it is.</summary>
     public static void Write(IBufferWriter<byte> output, HttpContext context, string host)

@@ -1,7 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 
-namespace VTunnel.Streams;
+namespace VTunnel.Endpoints;
 
 /// <summary>A TCP socket as the end of a stream.</summary>
 public sealed class SocketEndpoint : StreamEndpoint

@@ -1,6 +1,6 @@
 using System.Net;
 
-namespace VTunnel.Streams;
+namespace VTunnel.Endpoints;
 
 /// <summary>
 /// The local end of a tunnelled stream: a visitor's socket, a target's socket, or anything that behaves like one.

@@ -1,31 +1,68 @@
 using System.Globalization;
 using System.Net.Security;
+using System.Security.Authentication;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using VTunnel.Options;
 
-namespace VTunnel.Targets;
+namespace VTunnel.Tls;
 
-/// <summary>Turns <see cref="TlsTrustOptions"/> into checks of one handshake, and failed checks into words.</summary>
+/// <summary>Turns <see cref="TlsTrustOptions"/> into checks of handshakes, and failed checks into words.</summary>
 internal sealed class TlsTrust
 {
     private readonly X509Certificate2Collection? _authorities;
     private readonly bool _insecure;
+    private readonly TimeProvider _timeProvider;
 
     /// <summary>Reads the file of trusted certificates, if one is named.</summary>
-    /// <exception cref="TargetException">The file cannot be read or holds no certificate.</exception>
-    public TlsTrust(TlsTrustOptions options)
+    /// <param name="options">Whom to trust.</param>
+    /// <param name="timeProvider">Tells expired certificates from those not yet valid.</param>
+    /// <exception cref="CertificateFileException">The file cannot be read or holds no certificate.</exception>
+    public TlsTrust(TlsTrustOptions options, TimeProvider timeProvider)
     {
         ArgumentNullException.ThrowIfNull(options);
+        ArgumentNullException.ThrowIfNull(timeProvider);
         _insecure = options.Insecure;
+        _timeProvider = timeProvider;
         if (options.CertificateAuthorityFile is { } file)
             _authorities = Load(file);
     }
 
-    /// <summary>The options of a handshake with <paramref name="host"/>; <paramref name="check"/> knows afterwards what was wrong.</summary>
-    public SslClientAuthenticationOptions CreateOptions(string host, DateTimeOffset now, out CertificateCheck check)
+    /// <summary>The options of one handshake with <paramref name="host"/>; <paramref name="check"/> knows afterwards what was wrong.</summary>
+    /// <param name="host">For SNI and as the name that the certificate must be for.</param>
+    /// <param name="peer">What the far end is, in words: <c>target</c>.</param>
+    /// <param name="check">What was found.</param>
+    public SslClientAuthenticationOptions CreateOptions(string host, string peer, out CertificateCheck check)
     {
-        check = new CertificateCheck(host, now, _insecure);
+        check = new CertificateCheck(peer, _timeProvider, _insecure);
+        return new SslClientAuthenticationOptions
+        {
+            // The dot that ends an absolute name is for the resolver; certificates are without.
+            TargetHost = host.TrimEnd('.'),
+            CertificateChainPolicy = CreatePolicy(),
+            RemoteCertificateValidationCallback = check.Accepts,
+        };
+    }
+
+    /// <summary>
+    /// The options of many handshakes, whose hosts are known only then: a refused certificate ends its handshake with an
+    /// <see cref="AuthenticationException"/> that says why.
+    /// </summary>
+    /// <param name="peer">What the far end is, in words: <c>server</c>.</param>
+    public SslClientAuthenticationOptions CreateSharedOptions(string peer) => new()
+    {
+        CertificateChainPolicy = CreatePolicy(),
+        RemoteCertificateValidationCallback = (sender, certificate, chain, errors) =>
+        {
+            var check = new CertificateCheck(peer, _timeProvider, _insecure);
+            return check.Accepts(sender, certificate, chain, errors)
+                ? true
+                : throw new AuthenticationException($"the {peer}'s certificate was refused: {check.Refusal}");
+        },
+    };
+
+    private X509ChainPolicy CreatePolicy()
+    {
         var policy = new X509ChainPolicy
         {
             RevocationMode = X509RevocationMode.NoCheck,
@@ -38,12 +75,7 @@ internal sealed class TlsTrust
             policy.CustomTrustStore.AddRange(_authorities);
         }
 
-        return new SslClientAuthenticationOptions
-        {
-            TargetHost = host,
-            CertificateChainPolicy = policy,
-            RemoteCertificateValidationCallback = check.Accepts,
-        };
+        return policy;
     }
 
     private static X509Certificate2Collection Load(string file)
@@ -55,23 +87,20 @@ internal sealed class TlsTrust
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or CryptographicException)
         {
-            throw new TargetException(
-                TargetError.CertificateAuthorityFileInvalid, $"cannot read trusted certificates from '{file}': {e.Message}", e);
+            throw new CertificateFileException($"cannot read trusted certificates from '{file}': {e.Message}", e);
         }
 
         if (authorities.Count == 0)
-        {
-            throw new TargetException(
-                TargetError.CertificateAuthorityFileInvalid,
-                $"'{file}' holds no certificate: expected PEM with at least one BEGIN CERTIFICATE block");
-        }
-
+            throw new CertificateFileException($"'{file}' holds no certificate: expected PEM with at least one BEGIN CERTIFICATE block", null);
         return authorities;
     }
 }
 
+/// <summary>A file of trusted certificates cannot be used.</summary>
+internal sealed class CertificateFileException(string message, Exception? inner) : Exception(message, inner);
+
 /// <summary>The certificate check of one handshake.</summary>
-internal sealed class CertificateCheck(string host, DateTimeOffset now, bool insecure)
+internal sealed class CertificateCheck(string peer, TimeProvider timeProvider, bool insecure)
 {
     /// <summary>Whether the handshake came as far as a certificate.</summary>
     public bool Reached { get; private set; }
@@ -86,15 +115,16 @@ internal sealed class CertificateCheck(string host, DateTimeOffset now, bool ins
         if (errors == SslPolicyErrors.None || insecure)
             return true;
 
-        Refusal = string.Join("; ", Reasons(certificate as X509Certificate2, chain, errors));
+        var host = (sender as SslStream)?.TargetHostName ?? "";
+        Refusal = string.Join("; ", Reasons(host, certificate as X509Certificate2, chain, errors));
         return false;
     }
 
-    private IEnumerable<string> Reasons(X509Certificate2? certificate, X509Chain? chain, SslPolicyErrors errors)
+    private IEnumerable<string> Reasons(string host, X509Certificate2? certificate, X509Chain? chain, SslPolicyErrors errors)
     {
         if (certificate is null || errors.HasFlag(SslPolicyErrors.RemoteCertificateNotAvailable))
         {
-            yield return "the target sent no certificate";
+            yield return $"the {peer} sent no certificate";
             yield break;
         }
 
@@ -112,6 +142,7 @@ internal sealed class CertificateCheck(string host, DateTimeOffset now, bool ins
         switch (status.Status)
         {
             case X509ChainStatusFlags.NotTimeValid:
+                var now = timeProvider.GetUtcNow();
                 var late = chain.ChainElements
                     .Select(element => element.Certificate)
                     .FirstOrDefault(link => now > link.NotAfter || now < link.NotBefore, certificate);

@@ -1,8 +1,9 @@
 using System.Net;
 using System.Net.Security;
 using System.Net.Sockets;
+using System.Security.Cryptography;
 
-namespace VTunnel.Streams;
+namespace VTunnel.Endpoints;
 
 /// <summary>
 /// A <see cref="Stream"/> over a socket as the end of a stream: TLS, mostly. The stream carries the bytes;
@@ -76,8 +77,17 @@ public sealed class DuplexStreamEndpoint : StreamEndpoint
     /// </summary>
     internal async ValueTask SendCloseNotifyAsync()
     {
-        if (_stream is SslStream tls)
+        if (_stream is not SslStream tls)
+            return;
+        try
+        {
             await tls.ShutdownAsync().ConfigureAwait(false);
+        }
+        catch (CryptographicException)
+        {
+            // OpenSSL makes no close_notify while a session ticket of the far end is being read; the end of the socket,
+            // which follows, then has to do.
+        }
     }
 
     /// <inheritdoc />

@@ -1,0 +1,108 @@
+using System.Diagnostics.Metrics;
+
+namespace VTunnel.Diagnostics;
+
+/// <summary>Which end of a tunnel counts: a process may be both, and would count everything twice otherwise.</summary>
+internal enum TunnelRole
+{
+    Server,
+    Client,
+}
+
+/// <summary>
+/// The engine's instruments, on the meter <see cref="MeterName"/>. Every measurement has the tag <c>role</c>
+/// (<c>server</c> or <c>client</c>).
+/// <list type="table">
+/// <item><term><c>vtunnel.sessions</c></term><description>Sessions that are up.</description></item>
+/// <item><term><c>vtunnel.listeners</c></term><description>Ports that are open for clients.</description></item>
+/// <item><term><c>vtunnel.streams</c></term><description>Connections that are carried.</description></item>
+/// <item><term><c>vtunnel.stream.bytes</c></term><description>Payload; tag <c>direction</c>: <c>in</c> from the tunnel to the
+/// local connection, <c>out</c> the other way.</description></item>
+/// <item><term><c>vtunnel.streams.ended</c></term><description>Connections that ended; tag <c>end</c> is a
+/// <see cref="StreamEnd"/> in snake case.</description></item>
+/// </list>
+/// </summary>
+public sealed class TunnelMetrics
+{
+    /// <summary>The name of the meter: <c>VTunnel</c>.</summary>
+    public const string MeterName = "VTunnel";
+
+    private readonly RoleMetrics _server;
+    private readonly RoleMetrics _client;
+
+    /// <summary>Instruments of a host; the factory owns the meter.</summary>
+    public TunnelMetrics(IMeterFactory factory)
+        : this((factory ?? throw new ArgumentNullException(nameof(factory))).Create(MeterName))
+    {
+    }
+
+    private TunnelMetrics(Meter meter)
+    {
+        var instruments = new TunnelInstruments(meter);
+        _server = new RoleMetrics(instruments, "server");
+        _client = new RoleMetrics(instruments, "client");
+    }
+
+    /// <summary>Instruments of the process, for clients without a host.</summary>
+    public static TunnelMetrics Shared { get; } = new(new Meter(MeterName));
+
+    internal RoleMetrics For(TunnelRole role) => role == TunnelRole.Server ? _server : _client;
+}
+
+/// <summary>The instruments themselves; one of each per meter.</summary>
+internal sealed class TunnelInstruments(Meter meter)
+{
+    public UpDownCounter<long> Sessions { get; } = meter.CreateUpDownCounter<long>("vtunnel.sessions", "{session}", "Sessions that are up.");
+
+    public UpDownCounter<long> Listeners { get; } = meter.CreateUpDownCounter<long>("vtunnel.listeners", "{listener}", "Ports that are open for clients.");
+
+    public UpDownCounter<long> Streams { get; } = meter.CreateUpDownCounter<long>("vtunnel.streams", "{stream}", "Connections that are carried.");
+
+    public Counter<long> StreamBytes { get; } = meter.CreateCounter<long>("vtunnel.stream.bytes", "By", "Payload carried.");
+
+    public Counter<long> StreamsEnded { get; } = meter.CreateCounter<long>("vtunnel.streams.ended", "{stream}", "Connections that ended, by how.");
+}
+
+/// <summary>The instruments as one end of a tunnel uses them. Safe for use by many threads; allocates nothing.</summary>
+internal sealed class RoleMetrics(TunnelInstruments instruments, string role)
+{
+    private static readonly KeyValuePair<string, object?> In = new("direction", "in");
+    private static readonly KeyValuePair<string, object?> Out = new("direction", "out");
+    private static readonly KeyValuePair<string, object?>[] Ends =
+    [
+        .. Enum.GetValues<StreamEnd>().Select(end => new KeyValuePair<string, object?>("end", Name(end))),
+    ];
+
+    private readonly KeyValuePair<string, object?> _role = new("role", role);
+
+    public void SessionStarted() => instruments.Sessions.Add(1, _role);
+
+    public void SessionEnded() => instruments.Sessions.Add(-1, _role);
+
+    public void ListenerOpened() => instruments.Listeners.Add(1, _role);
+
+    public void ListenerClosed() => instruments.Listeners.Add(-1, _role);
+
+    public void StreamStarted() => instruments.Streams.Add(1, _role);
+
+    public void StreamEnded(StreamEnd end)
+    {
+        instruments.Streams.Add(-1, _role);
+        instruments.StreamsEnded.Add(1, _role, Ends[(int)end]);
+    }
+
+    public void BytesIn(int count) => instruments.StreamBytes.Add(count, _role, In);
+
+    public void BytesOut(int count) => instruments.StreamBytes.Add(count, _role, Out);
+
+    /// <summary>The name of an end as a tag: <c>peer_reset</c>.</summary>
+    public static string Name(StreamEnd end) => end switch
+    {
+        StreamEnd.Completed => "completed",
+        StreamEnd.EndpointReset => "endpoint_reset",
+        StreamEnd.PeerReset => "peer_reset",
+        StreamEnd.Cancelled => "cancelled",
+        StreamEnd.SessionEnded => "session_ended",
+        _ => throw new ArgumentOutOfRangeException(nameof(end), end, null),
+    };
+}

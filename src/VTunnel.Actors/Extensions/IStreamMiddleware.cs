@@ -1,0 +1,23 @@
+using VTunnel.Endpoints;
+
+namespace VTunnel.Extensions;
+
+/// <summary>
+/// Puts something into the path of every stream, e.g. a limit or a recorder: it is given each endpoint before the pump
+/// is, and gives back the endpoint to use instead (or the same). <see cref="DelegatingEndpoint"/> is where to begin.
+/// </summary>
+public interface IStreamMiddleware
+{
+    /// <summary>
+    /// Wraps an endpoint. Called once per stream, on the stream's actor, from many of them at a time; must not block. An
+    /// exception is logged and refuses the stream.
+    /// </summary>
+    StreamEndpoint Wrap(StreamEndpoint endpoint, StreamInfo stream);
+}
+
+/// <summary>What a stream is for.</summary>
+/// <param name="Session">The name of its session.</param>
+/// <param name="Identity">The name of the session's token; null where none was asked for.</param>
+/// <param name="Port">The listened port.</param>
+/// <param name="Remote">The visitor's address, where known.</param>
+public sealed record StreamInfo(string Session, string? Identity, int Port, string? Remote);

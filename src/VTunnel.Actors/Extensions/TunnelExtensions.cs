@@ -1,0 +1,16 @@
+using Akka.Actor;
+using VTunnel.Endpoints;
+
+namespace VTunnel.Extensions;
+
+/// <summary>What others have added to the engine.</summary>
+/// <param name="Authorizer">Decides on listens and connects; null allows what the options allow.</param>
+/// <param name="Middleware">Applied to every stream in this order, the first closest to the socket.</param>
+public sealed record TunnelExtensions(IActorRef? Authorizer, IReadOnlyList<IStreamMiddleware> Middleware)
+{
+    /// <summary>Nothing added.</summary>
+    public static readonly TunnelExtensions None = new(null, []);
+
+    internal StreamEndpoint Wrap(StreamEndpoint endpoint, StreamInfo stream) =>
+        Middleware.Aggregate(endpoint, (inner, middleware) => middleware.Wrap(inner, stream));
+}

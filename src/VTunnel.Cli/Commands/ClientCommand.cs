@@ -1,0 +1,186 @@
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+using VTunnel.Carriers;
+using VTunnel.Cli.Hosting;
+using VTunnel.Cli.Settings;
+using VTunnel.Cli.Syntax;
+using VTunnel.Hosting;
+using VTunnel.Options;
+using VTunnel.Routing;
+
+namespace VTunnel.Cli.Commands;
+
+/// <summary><c>vtunnel client</c>.</summary>
+internal static partial class ClientCommand
+{
+    private static readonly OptionSpec Server = new("server", "URL", "The server: ws://HOST[:PORT]/ or wss://HOST[:PORT]/. Required.") { Property = nameof(TunnelClientOptions.Server), FaultsNameTheirValue = true };
+    private static readonly OptionSpec Forward = new("forward", "PORT=TARGET", "A port of the server and where its connections go: HOST:PORT, or tls://HOST[:PORT] for a target that speaks TLS (its visitors need not). Required.") { Repeatable = true, Property = nameof(TunnelClientOptions.Forwards) };
+    private static readonly OptionSpec ServerHeader = new("server-header", "'NAME: VALUE'", "A header to send to the server, or to a proxy in front of it. In the variable, one per line.") { Repeatable = true, Secret = true, Separators = "\n", Property = nameof(TunnelClientOptions.Headers) };
+    private static readonly OptionSpec Token = new("token", "TOKEN", "The token that the server asks for. Other users of the machine can read a command line: use the variable, or --token-file.") { Secret = true, Property = nameof(TunnelClientOptions.Token) };
+    private static readonly OptionSpec TokenFromFile = new("token-file", "FILE", "A file that holds the token and nothing else.");
+    private static readonly OptionSpec PingInterval = new("ping-interval", "DURATION", "How often the server is asked for a sign of life; after twice as long without one the connection is given up. A negative one disables.") { Default = "30s", Property = nameof(TunnelClientOptions.PingInterval) };
+    private static readonly OptionSpec ReconnectMin = new("reconnect-min", "DURATION", "The longest first wait before connecting again; it doubles up to the next option.") { Default = "1s", Property = nameof(TunnelClientOptions.ReconnectMin) };
+    private static readonly OptionSpec ReconnectMax = new("reconnect-max", "DURATION", "The longest wait before connecting again.") { Default = "5s", Property = nameof(TunnelClientOptions.ReconnectMax) };
+    private static readonly OptionSpec NoReconnect = new("no-reconnect", null, "End when the server cannot be reached, is lost, or refuses a forward.");
+    private static readonly OptionSpec Insecure = new("insecure", null, "Accept any certificate of the server. Danger: whoever is on the way can read and change everything.");
+    private static readonly OptionSpec CertificateAuthority = new("ca", "FILE", "Trust the authorities in this PEM file for the server, instead of the system's.") { Property = "ServerTls.CertificateAuthorityFile" };
+    private static readonly OptionSpec TargetInsecure = new("target-insecure", null, "Accept any certificate of tls:// targets. Danger as above.");
+    private static readonly OptionSpec TargetCertificateAuthority = new("target-ca", "FILE", "Trust the authorities in this PEM file for tls:// targets, instead of the system's.") { Property = "TargetTls.CertificateAuthorityFile" };
+
+    public static readonly CommandSpec Spec = new("client", "Connect to a server and forward ports of it to targets that this machine can reach.")
+    {
+        Details = "Connects again after a loss, and when the first attempt fails, unless --no-reconnect is given. Durations are written as 300ms, 1.5s, 2m or 1h30m. "
+            + "Ctrl-C and SIGTERM let open connections finish; a second Ctrl-C ends at once.",
+        Options =
+        [
+            Server, Forward, ServerHeader, Token, TokenFromFile, PingInterval, ReconnectMin, ReconnectMax, NoReconnect, Insecure, CertificateAuthority,
+            TargetInsecure, TargetCertificateAuthority, CommonOptions.Protocol, CommonOptions.LogLevel, CommonOptions.LogFormat, CommonOptions.Config,
+        ],
+        Examples =
+        [
+            new("Two services:", "vtunnel client --server ws://server.example.com:3001/ --forward 9000=localhost:3000 --forward 9001=localhost:8080"),
+            new("A site that speaks TLS, for visitors that do not:", "vtunnel client --server wss://server.example.com/ --forward 8085=tls://www.example.com:443"),
+            new("With a token, which stays out of the list of processes:", "VTUNNEL_TOKEN=\"$(cat alice.token)\" vtunnel client --server wss://server.example.com/ --forward 9000=localhost:3000"),
+            new("Everything in a file:", "vtunnel client --config client.yaml"),
+        ],
+        Run = RunAsync,
+    };
+
+    private static async Task<int> RunAsync(SettingsReader settings)
+    {
+        var options = ReadOptions(settings);
+        var level = settings.One(CommonOptions.LogLevel, ValueParsers.Level, LogLevel.Information);
+        var format = settings.One(CommonOptions.LogFormat, ValueParsers.Format, LogFormat.Text);
+        settings.Fault(TunnelClientOptionsValidator.Check(options));
+        if (settings.SourceOf(Forward) is null)
+            settings.Fault(Forward, null, "nothing to forward; give at least one, such as --forward 9000=localhost:3000");
+        if (settings.Faults.Count > 0)
+            return Terminal.Refuse(settings.Faults);
+
+        using var interrupts = new Interrupts();
+        var builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings { ApplicationName = "vtunnel", DisableDefaults = true });
+        Logging.Configure(builder.Logging, level, format);
+        builder.Services.Configure<ConsoleLifetimeOptions>(lifetime => lifetime.SuppressStatusMessages = true);
+        using var host = builder.Build();
+        var loggers = host.Services.GetRequiredService<ILoggerFactory>();
+        var logger = loggers.CreateLogger(typeof(ClientCommand).FullName!);
+        if (options.ServerTls.Insecure)
+            LogServerNotChecked(logger);
+        if (options.TargetTls.Insecure)
+            LogTargetsNotChecked(logger);
+
+        await host.StartAsync();
+        int exitCode;
+        await using (var client = TunnelClient.Create(options with { Forwards = [] }, loggers))
+            exitCode = await ForwardAsync(client, options, logger, interrupts.Stopping);
+
+        await host.StopAsync();
+        return exitCode;
+    }
+
+    /// <summary>Keeps the forwards up until the program is told to stop (exit code 0) or cannot go on.</summary>
+    private static async Task<int> ForwardAsync(TunnelClient client, TunnelClientOptions options, ILogger logger, CancellationToken stopping)
+    {
+        try
+        {
+            await client.ConnectAsync(stopping);
+            await Task.WhenAll(options.Forwards.Select(rule => ListenAsync(client, rule, options.AutoReconnect, stopping)));
+            await client.Completion.WaitAsync(stopping);
+            return ExitCodes.Success;
+        }
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
+        {
+            return ExitCodes.Success;
+        }
+        catch (ListenRefusedException e)
+        {
+            LogListenRefused(logger, e.Port, e.Message);
+            return ExitCodes.ListenRefused;
+        }
+        catch (TunnelConnectException e)
+        {
+            LogNotConnected(logger, options.Server!.GetLeftPart(UriPartial.Path), e.Message);
+            return e.Code is ConnectError.Unauthorized or ConnectError.Forbidden ? ExitCodes.AccessRefused : ExitCodes.CannotConnect;
+        }
+    }
+
+    private static async Task ListenAsync(TunnelClient client, ForwardRule rule, bool keepTrying, CancellationToken stopping)
+    {
+        try
+        {
+            await client.ListenAsync(rule, stopping);
+        }
+        catch (ListenRefusedException) when (keepTrying)
+        {
+            // The log has the reason; the other forwards go on, and the client asks for this one again.
+        }
+    }
+
+    private static TunnelClientOptions ReadOptions(SettingsReader settings)
+    {
+        var defaults = new TunnelClientOptions();
+        return new TunnelClientOptions
+        {
+            Server = settings.OneOrNull<Uri>(Server, ValueParsers.ServerUrl),
+            Forwards = settings.Many<ForwardRule>(Forward, ValueParsers.Forward),
+            Headers = settings.Many<KeyValuePair<string, string>>(ServerHeader, ValueParsers.Header),
+            Token = ReadToken(settings),
+            Protocol = settings.One(CommonOptions.Protocol, ValueParsers.Protocol, defaults.Protocol),
+            PingInterval = settings.One(PingInterval, ValueParsers.Duration, defaults.PingInterval),
+            AutoReconnect = !settings.Switch(NoReconnect),
+            ReconnectMin = settings.One(ReconnectMin, ValueParsers.Duration, defaults.ReconnectMin),
+            ReconnectMax = settings.One(ReconnectMax, ValueParsers.Duration, defaults.ReconnectMax),
+            ServerTls = new TlsTrustOptions
+            {
+                CertificateAuthorityFile = settings.Text(CertificateAuthority),
+                Insecure = settings.Switch(Insecure),
+            },
+            TargetTls = new TlsTrustOptions
+            {
+                CertificateAuthorityFile = settings.Text(TargetCertificateAuthority),
+                Insecure = settings.Switch(TargetInsecure),
+            },
+        };
+    }
+
+    /// <summary>The token from the higher of its two sources.</summary>
+    private static Secret? ReadToken(SettingsReader settings)
+    {
+        var (plain, file) = (settings.SourceOf(Token), settings.SourceOf(TokenFromFile));
+        if (plain is not null && plain == file)
+        {
+            settings.Fault(TokenFromFile, null, $"the token is given as {Token.LongName}, too; give one of the two");
+            return null;
+        }
+
+        if (file is null || plain > file)
+            return settings.OneOrNull<Secret>(Token, ValueParsers.Token);
+        if (settings.Text(TokenFromFile) is not { } path)
+            return null;
+        try
+        {
+            if (ValueParsers.Token(File.ReadAllText(path).Trim(), out var token, out var problem))
+                return token;
+            settings.Fault(TokenFromFile, path, $"the file must hold one token and nothing else; {problem}");
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            settings.Fault(TokenFromFile, path, OptionRules.FileProblem(e));
+        }
+
+        return null;
+    }
+
+    [LoggerMessage(9101, LogLevel.Warning, "The server's certificate is not checked (--insecure): whoever is on the way can read and change everything")]
+    private static partial void LogServerNotChecked(ILogger logger);
+
+    [LoggerMessage(9102, LogLevel.Warning, "The certificates of targets are not checked (--target-insecure): whoever is on the way can read and change everything")]
+    private static partial void LogTargetsNotChecked(ILogger logger);
+
+    [LoggerMessage(9103, LogLevel.Critical, "The server refuses to listen on port {Port}, and reconnecting is off: {Reason}")]
+    private static partial void LogListenRefused(ILogger logger, int port, string reason);
+
+    [LoggerMessage(9104, LogLevel.Critical, "No connection to {Server}, and reconnecting is off: {Reason}")]
+    private static partial void LogNotConnected(ILogger logger, string server, string reason);
+}

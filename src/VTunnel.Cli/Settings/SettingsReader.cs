@@ -1,0 +1,121 @@
+using VTunnel.Cli.Syntax;
+using VTunnel.Options;
+
+namespace VTunnel.Cli.Settings;
+
+/// <summary>The kinds of places that a value comes from; a later one wins over an earlier one.</summary>
+internal enum SettingSource
+{
+    ConfigFile,
+    Environment,
+    CommandLine,
+}
+
+/// <summary>What one source says about one option.</summary>
+/// <param name="Values">At least one, unless the source gives an empty list.</param>
+/// <param name="Source">Which kind of source.</param>
+/// <param name="Label">What the value is called there, for messages.</param>
+internal sealed record Setting(IReadOnlyList<string> Values, SettingSource Source, string Label);
+
+/// <summary>
+/// The values of a command's options from all sources, each option's from the highest that gives it (a list is never mixed
+/// from two), and everything found wrong with them so far.
+/// </summary>
+internal sealed class SettingsReader
+{
+    private readonly IReadOnlyDictionary<OptionSpec, Setting> _settings;
+    private readonly List<(int Order, string Line)> _faults;
+    private readonly HashSet<OptionSpec> _faulty = [];
+    private readonly IReadOnlyList<OptionSpec> _options;
+
+    public SettingsReader(IReadOnlyList<OptionSpec> options, IReadOnlyDictionary<OptionSpec, Setting> settings, IEnumerable<string> faults)
+    {
+        _options = options;
+        _settings = settings;
+        _faults = [.. faults.Select(fault => (-1, fault))];
+    }
+
+    /// <summary>What is wrong, a line for each, in the order in which help lists the options.</summary>
+    public IReadOnlyList<string> Faults => [.. _faults.OrderBy(fault => fault.Order).Select(fault => fault.Line)];
+
+    /// <summary>Which source gives the option; null if none does.</summary>
+    public SettingSource? SourceOf(OptionSpec option) => _settings.TryGetValue(option, out var setting) ? setting.Source : null;
+
+    /// <summary>The option's only value, or <paramref name="fallback"/> if there is none or it is wrong.</summary>
+    public T One<T>(OptionSpec option, ValueParser<T> parse, T fallback)
+    {
+        if (!_settings.TryGetValue(option, out var setting) || setting.Values.Count == 0)
+            return fallback;
+        if (setting.Values.Count > 1)
+        {
+            Add(option, $"{setting.Label}: given {setting.Values.Count} times; give it once");
+            return fallback;
+        }
+
+        return TryRead(option, setting, setting.Values[0], parse, out var value) ? value : fallback;
+    }
+
+    /// <summary>The option's values that are right.</summary>
+    public IReadOnlyList<T> Many<T>(OptionSpec option, ValueParser<T> parse)
+    {
+        var values = new List<T>();
+        if (!_settings.TryGetValue(option, out var setting))
+            return values;
+        foreach (var text in setting.Values)
+        {
+            if (TryRead(option, setting, text, parse, out var value))
+                values.Add(value);
+        }
+
+        return values;
+    }
+
+    /// <summary>The option's only value, or null if there is none or it is wrong.</summary>
+    public T? OneOrNull<T>(OptionSpec option, ValueParser<T> parse)
+        where T : class => One(option, parse!, null);
+
+    /// <summary>The option's only value as it is, or null if there is none.</summary>
+    public string? Text(OptionSpec option) => OneOrNull<string>(option, ValueParsers.Text);
+
+    public bool Switch(OptionSpec option) => One(option, ValueParsers.Switch, fallback: false);
+
+    /// <summary>Adds a fault of an option, under the name that its source gives it.</summary>
+    public void Fault(OptionSpec option, string? value, string problem)
+    {
+        var label = _settings.TryGetValue(option, out var setting) ? setting.Label : option.LongName;
+        Add(option, value is null || option.Secret ? $"{label}: {problem}" : $"{label} '{value}': {problem}");
+    }
+
+    /// <summary>Adds what an option validator found, under the names of the options; what was faulty before is not told twice.</summary>
+    public void Fault(IEnumerable<OptionFault> faults)
+    {
+        var faultyBefore = _faulty.ToHashSet();
+        foreach (var fault in faults)
+        {
+            var option = _options.FirstOrDefault(option => option.Property == fault.Key);
+            if (option is null)
+                _faults.Add((_options.Count, OneLine.Of(fault.ToString())));
+            else if (!faultyBefore.Contains(option))
+                Fault(option, ValueAsGiven(option) ?? fault.Value, fault.Problem);
+        }
+    }
+
+    private string? ValueAsGiven(OptionSpec option) =>
+        option is { Repeatable: false, FaultsNameTheirValue: false } && _settings.TryGetValue(option, out var setting) && setting.Values.Count == 1
+            ? setting.Values[0]
+            : null;
+
+    private bool TryRead<T>(OptionSpec option, Setting setting, string text, ValueParser<T> parse, out T value)
+    {
+        if (parse(text, out value!, out var problem))
+            return true;
+        Add(option, option.Secret ? $"{setting.Label}: {problem}" : $"{setting.Label} '{text}': {problem}");
+        return false;
+    }
+
+    private void Add(OptionSpec option, string line)
+    {
+        _faulty.Add(option);
+        _faults.Add((_options.TakeWhile(known => known != option).Count(), OneLine.Of(line)));
+    }
+}

@@ -1,0 +1,76 @@
+using System.Collections;
+using CliWrap;
+using CliWrap.Buffered;
+using VTunnel.Testing.Programs;
+
+namespace VTunnel.EndToEnd.Tests.CommandLine;
+
+/// <summary>The real program, as it was built beside these tests.</summary>
+internal static class VTunnelProgram
+{
+    public static readonly TimeSpan Deadline = TimeSpan.FromSeconds(60);
+
+    public static string Path { get; } =
+        System.IO.Path.Combine(AppContext.BaseDirectory, OperatingSystem.IsWindows() ? "vtunnel.exe" : "vtunnel");
+
+    /// <summary>Runs it to its end.</summary>
+    public static async Task<ProgramResult> RunAsync(
+        IReadOnlyList<string> arguments,
+        IReadOnlyDictionary<string, string?>? environment = null,
+        string? folder = null)
+    {
+        using var deadline = new CancellationTokenSource(Deadline);
+        var result = await CliWrap.Cli.Wrap(Path).WithArguments(arguments)
+            .WithEnvironmentVariables(Variables(environment))
+            .WithWorkingDirectory(folder ?? Directory.GetCurrentDirectory())
+            .WithValidation(CommandResultValidation.None)
+            .ExecuteBufferedAsync(deadline.Token);
+        return new ProgramResult(result.ExitCode, result.StandardOutput, Lines(result.StandardError));
+    }
+
+    public static Task<ProgramResult> RunAsync(params string[] arguments) => RunAsync(arguments, environment: null);
+
+    /// <summary>Starts it and leaves it running; dispose to end it.</summary>
+    public static RunningProgram Start(
+        IReadOnlyList<string> arguments,
+        IReadOnlyDictionary<string, string?>? environment = null,
+        string? folder = null) => RunningProgram.Start(Path, arguments, Variables(environment), folder);
+
+    public static RunningProgram Start(params string[] arguments) => Start(arguments, environment: null);
+
+    /// <summary>Waits until a server listens and gives its address as <c>host:port</c>.</summary>
+    public static async Task<string> ListeningAsync(this RunningProgram server)
+    {
+        var line = await server.Output.WaitForAsync("Listening on ws");
+        return line[(line.IndexOf("://", StringComparison.Ordinal) + 3)..].TrimEnd('/');
+    }
+
+    /// <summary>Sends a signal to a program that may have ended meanwhile.</summary>
+    public static void TrySignal(this RunningProgram program, ProgramSignal signal)
+    {
+        try
+        {
+            program.Signal(signal);
+        }
+        catch (InvalidOperationException) when (program.HasExited)
+        {
+            // Ended meanwhile, as the caller hopes.
+        }
+    }
+
+    public static IReadOnlyList<string> Lines(string text) => text.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+
+    /// <summary>What happens to be set for whoever runs the tests is not part of them.</summary>
+    private static Dictionary<string, string?> Variables(IReadOnlyDictionary<string, string?>? environment)
+    {
+        var variables = Environment.GetEnvironmentVariables().Cast<DictionaryEntry>()
+            .Select(entry => (string)entry.Key)
+            .Where(name => name.StartsWith("VTUNNEL_", StringComparison.Ordinal))
+            .ToDictionary(name => name, _ => (string?)null);
+        foreach (var (name, value) in environment ?? new Dictionary<string, string?>())
+            variables[name] = value;
+        return variables;
+    }
+}
+
+internal sealed record ProgramResult(int ExitCode, string Output, IReadOnlyList<string> Errors);

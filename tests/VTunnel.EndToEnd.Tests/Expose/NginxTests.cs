@@ -1,0 +1,73 @@
+using Microsoft.AspNetCore.Builder;
+using VTunnel.EndToEnd.Tests.Support;
+using VTunnel.Testing;
+using VTunnel.Testing.Network;
+
+namespace VTunnel.EndToEnd.Tests.Expose;
+
+/// <summary>nginx in front of the server, as operators put it there.</summary>
+public sealed class NginxTests
+{
+    [Fact]
+    public async Task A_client_reaches_its_server_through_nginx()
+    {
+        await using var web = await WebServer.StartAsync(app => app.MapGet("/", () => "behind nginx and the tunnel"));
+        await using var echo = TargetServer.StartEcho();
+        await using var server = await ServerProgram.StartAsync();
+        await using var nginx = await StartInFrontAsync(server.Port, "60s");
+        var (webPort, echoPort) = (FreePorts.Next(), FreePorts.Next());
+        await using var client = await ClientProgram.StartAsync(
+            $"ws://127.0.0.1:{nginx.Port}/", [(webPort, $"127.0.0.1:{web.Port}"), (echoPort, $"127.0.0.1:{echo.Port}")]);
+
+        var page = await Tools.RunAsync("curl", ["-sS", "--fail", $"http://127.0.0.1:{webPort}/"]);
+        Assert.Equal("behind nginx and the tunnel", page.StandardOutput);
+        await Payload.EchoOnceAsync(echoPort, 5_000_000).WaitAsync(TestTimeouts.Step);
+        var health = await Tools.RunAsync("curl", ["-sS", "--fail", $"http://127.0.0.1:{nginx.Port}/health"]);
+        Assert.Equal("ok", health.StandardOutput);
+    }
+
+    [Fact]
+    public async Task Pings_keep_nginx_from_dropping_an_idle_tunnel()
+    {
+        await using var echo = TargetServer.StartEcho();
+        await using var server = await ServerProgram.StartAsync();
+        await using var nginx = await StartInFrontAsync(server.Port, "2s");
+        var port = FreePorts.Next();
+        await using var client = await ClientProgram.StartAsync(
+            $"ws://127.0.0.1:{nginx.Port}/", port, echo.Port, "-ping-interval", "500ms");
+
+        await StallingWriter.WaitAsync(TimeSpan.FromSeconds(5));
+        await Payload.EchoOnceAsync(port).WaitAsync(TestTimeouts.Step);
+        Assert.Equal(1, client.Program.Output.CountOf("Connected to"));
+    }
+
+    [Fact]
+    public async Task A_server_that_nginx_cannot_reach_is_waited_for()
+    {
+        await using var echo = TargetServer.StartEcho();
+        var serverPort = FreePorts.Next();
+        await using var nginx = await StartInFrontAsync(serverPort, "60s");
+        var port = FreePorts.Next();
+        await using var client = ClientProgram.Start(
+            $"ws://127.0.0.1:{nginx.Port}/", [(port, $"127.0.0.1:{echo.Port}")], "-reconnect-min", "20ms", "-reconnect-max", "100ms");
+        await client.Program.Output.WaitForAsync("502");
+
+        await using var server = await ServerProgram.StartAsync(port: serverPort);
+        await client.WaitForForwardsAsync();
+        await Payload.EchoOnceAsync(port).WaitAsync(TestTimeouts.Step);
+    }
+
+    private static Task<Nginx> StartInFrontAsync(int serverPort, string readTimeout) => Nginx.StartAsync(port => $$"""
+        server {
+          listen 127.0.0.1:{{port}};
+          location / {
+            proxy_pass http://127.0.0.1:{{serverPort}};
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection "upgrade";
+            proxy_set_header Host $host;
+            proxy_read_timeout {{readTimeout}};
+          }
+        }
+        """);
+}

@@ -1,0 +1,104 @@
+using System.Net.Sockets;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Http;
+using VTunnel.Cli;
+using VTunnel.EndToEnd.Tests.Support;
+using VTunnel.Testing;
+using VTunnel.Testing.Network;
+using VTunnel.Testing.Programs;
+
+namespace VTunnel.EndToEnd.Tests.Expose;
+
+public sealed class ShutdownTests
+{
+    public enum Side
+    {
+        Server,
+        Client,
+    }
+
+    [Theory]
+    [InlineData(Side.Server, ProgramSignal.Terminate)]
+    [InlineData(Side.Server, ProgramSignal.Interrupt)]
+    [InlineData(Side.Client, ProgramSignal.Terminate)]
+    [InlineData(Side.Client, ProgramSignal.Interrupt)]
+    public async Task A_response_under_way_is_completed_and_nothing_new_begins(Side side, ProgramSignal signal)
+    {
+        var halfway = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        var goOn = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        await using var web = await WebServer.StartAsync(app => app.MapGet("/slow", async (HttpResponse response) =>
+        {
+            await response.WriteAsync("first half, ");
+            await response.Body.FlushAsync();
+            halfway.SetResult();
+            await goOn.Task;
+            await response.WriteAsync("second half");
+        }));
+        await using var echo = TargetServer.StartEcho();
+        await using var server = await ServerProgram.StartAsync();
+        var (webPort, echoPort) = (FreePorts.Next(), FreePorts.Next());
+        await using var client = await ClientProgram.StartAsync(
+            server.Url, [(webPort, $"127.0.0.1:{web.Port}"), (echoPort, $"127.0.0.1:{echo.Port}")]);
+        var ending = side == Side.Server ? server.Program : client.Program;
+
+        var curl = Tools.RunAsync("curl", ["-sS", "--fail", $"http://127.0.0.1:{webPort}/slow"]);
+        await halfway.Task.WaitAsync(TestTimeouts.Step);
+        ending.Signal(signal);
+        await WaitUntilNobodyIsServedAsync(echoPort);
+        Assert.False(ending.HasExited);
+        goOn.SetResult();
+
+        Assert.Equal("first half, second half", (await curl).StandardOutput);
+        Assert.Equal(ExitCodes.Success, await ending.WaitForExitAsync());
+    }
+
+    [Theory]
+    [InlineData(Side.Server)]
+    public async Task A_connection_that_never_ends_does_not_hold_the_end_up_for_ever(Side side)
+    {
+        await using var echo = TargetServer.StartEcho();
+        await using var server = await ServerProgram.StartAsync();
+        var port = FreePorts.Next();
+        await using var client = await ClientProgram.StartAsync(server.Url, port, echo.Port);
+        using var visitor = await Payload.ConnectAsync(port);
+        await Payload.EchoAsync(visitor.GetStream(), 100).WaitAsync(TestTimeouts.Step);
+
+        var ending = side == Side.Server ? server.Program : client.Program;
+        ending.Signal(ProgramSignal.Terminate);
+        Assert.Equal(ExitCodes.Success, await ending.WaitForExitAsync());
+        await Assert.ThrowsAsync<IOException>(() => visitor.GetStream().ReadAsync(new byte[1]).AsTask().WaitAsync(TestTimeouts.Step));
+    }
+
+    [Fact]
+    public async Task A_client_is_told_that_its_server_shuts_down_and_waits_for_the_next_one()
+    {
+        await using var echo = TargetServer.StartEcho();
+        var serverPort = FreePorts.Next();
+        var port = FreePorts.Next();
+        await using var server = await ServerProgram.StartAsync(port: serverPort);
+        await using var client = await ClientProgram.StartAsync(server.Url, [(port, $"127.0.0.1:{echo.Port}")], "-reconnect-min", "20ms");
+
+        server.Program.Signal(ProgramSignal.Terminate);
+        Assert.Equal(ExitCodes.Success, await server.Program.WaitForExitAsync());
+        await client.Program.Output.WaitForAsync("closed by the peer");
+        await using var next = await ServerProgram.StartAsync(port: serverPort);
+        await client.WaitForForwardsAsync(2);
+        await Payload.EchoOnceAsync(port).WaitAsync(TestTimeouts.Step);
+    }
+
+    private static async Task WaitUntilNobodyIsServedAsync(int echoPort)
+    {
+        using var deadline = new CancellationTokenSource(TestTimeouts.Step);
+        try
+        {
+            while (!deadline.IsCancellationRequested)
+                await Payload.EchoOnceAsync(echoPort, 1).WaitAsync(TestTimeouts.Step);
+        }
+        catch (Exception e) when (e is IOException or SocketException)
+        {
+            return;
+        }
+
+        throw new TimeoutException("new visitors are still served");
+    }
+}
