@@ -94,10 +94,10 @@ internal sealed class SessionOperator(
                 user.Do(() => user.Write(stream));
                 break;
             case < 11:
-                side.WantsFinish = true;
-                // Some are through with a stream while its window is used up, and leave it at that.
+                // Some change their minds while they wait to write, and some end there, with their window used up.
                 if (world.Chance(0.5))
                     side.ToWrite = 0;
+                side.WantsFinish |= world.Chance(0.7);
                 user.Do(() => user.Write(stream));
                 break;
             case 11:
