@@ -157,6 +157,13 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
     private sealed class Logic : TimerGraphStageLogic, ISessionPump, IInHandler, IOutHandler
     {
         private const string FlushTimer = "flush";
+        private const string SignTimer = "sign";
+
+        /// <summary>
+        /// How often the peer gets a sign of life while nothing is read from it: its pings lie unread then, and it would take a
+        /// session that waits for a slow endpoint for a dead one.
+        /// </summary>
+        private static readonly TimeSpan SignInterval = TimeSpan.FromMilliseconds(500);
 
         /// <summary>What one stream may read before the others have their turn.</summary>
         private const int TurnBytes = 256 * 1024;
@@ -183,6 +190,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         private bool _carrierGone;
         private Exception? _cause;
         private int _stopped;
+        private bool _givesSigns;
         private volatile bool _receivePaused;
 
         public Logic(SessionPumpStage<TFrame> stage)
@@ -350,6 +358,13 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         private void PullIfAllowed()
         {
             _receivePaused = !_mux.CanReceive || _tailBytes > MaxTailBytes;
+            if (_receivePaused && !_givesSigns)
+            {
+                // Runs on until a pause is found over at one of its ticks: pauses may be many and short.
+                _givesSigns = true;
+                ScheduleRepeatedly(SignTimer, SignInterval);
+            }
+
             if (!_receivePaused && !_failed && !HasBeenPulled(_stage._in) && !IsClosed(_stage._in))
                 Pull(_stage._in);
         }
@@ -758,8 +773,23 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         {
             if (timerKey is PumpedStream stream)
                 OnStreamTimer(stream);
+            else if (timerKey is SignTimer)
+                GiveSign();
             else
                 End();
+        }
+
+        private void GiveSign()
+        {
+            if (!_receivePaused)
+            {
+                _givesSigns = false;
+                CancelTimer(SignTimer);
+                return;
+            }
+
+            _mux.SendPing();
+            Progress();
         }
 
         private void OnStreamTimer(PumpedStream stream)

@@ -89,6 +89,30 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
         new V1SessionOptions { StreamBufferBytes = 10_000 });
 
     [Fact]
+    public void While_nothing_is_read_the_peer_gets_signs_of_life() => RunServer(
+        bench =>
+        {
+            var stalled = bench.Open(new FakeEndpoint { IsStalled = true });
+            bench.PutData(1, new byte[5_000]);
+            bench.PutData(1, new byte[5_000]);
+            bench.PutData(1, new byte[5_000]);
+            Assert.True(bench.Pump.IsReceivePaused);
+            bench.Frames();
+            for (var i = 0; i < 3; i++)
+            {
+                Time.Advance(TimeSpan.FromMilliseconds(500));
+                Assert.Equal(["Pong"], bench.Frames());
+            }
+
+            stalled.Endpoint.IsStalled = false;
+            stalled.Endpoint.CompleteSend();
+            Assert.False(bench.Pump.IsReceivePaused);
+            Time.Advance(TimeSpan.FromSeconds(5));
+            Assert.Empty(bench.Frames());
+        },
+        new V1SessionOptions { StreamBufferBytes = 10_000 });
+
+    [Fact]
     public void A_visitor_is_read_no_further_while_the_peer_takes_nothing() => RunServer(bench =>
     {
         bench.Wire.TakesAll = false;
@@ -479,7 +503,7 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
         bench.Pump.Stop(PumpBench.Shutdown);
         Assert.False(bench.Wire.IsFinished);
         bench.Wire.TakesAll = true;
-        Assert.Equal(["Connect 1 :9000", "Data 1 the last words", "Ping", "Close 1"], bench.Frames());
+        Assert.Equal(["Connect 1 :9000", "Data 1 the last words", "Pong", "Close 1"], bench.Frames());
         Assert.True(bench.Wire.IsFinished);
         Assert.Same(PumpBench.Shutdown, bench.Wire.Failure);
     });

@@ -18,6 +18,11 @@ public sealed partial class ProtocolDocumentTests
 {
     private static readonly string Text = File.ReadAllText(Path.Combine(RepositoryRoot(), "docs", "protocol.md"));
 
+    private static readonly string[] TypeNames = ["data", "window-update", "ping", "go-away"];
+
+    private static readonly (MuxFrameFlags Flag, string Name)[] FlagNames =
+        [(MuxFrameFlags.Syn, "syn"), (MuxFrameFlags.Ack, "ack"), (MuxFrameFlags.Fin, "fin"), (MuxFrameFlags.Rst, "rst")];
+
     public static TheoryData<string, int> HexBlocks() => Blocks("hex");
 
     public static TheoryData<string, int> JsonBlocks() => Blocks("json");
@@ -25,9 +30,8 @@ public sealed partial class ProtocolDocumentTests
     [Fact]
     public void There_are_examples_of_every_layer()
     {
-        var kinds = Fences().Select(fence => fence.Info).ToHashSet();
-        Assert.Superset(new HashSet<string> { "hex link", "hex mux", "json v1", "json control", "json preface" }, kinds);
-        Assert.All(Fences().Where(fence => fence.Info.Length > 0), fence => Assert.Contains(fence.Info, kinds.Where(kind => kind.StartsWith("hex ", StringComparison.Ordinal) || kind.StartsWith("json ", StringComparison.Ordinal))));
+        var kinds = Fences().Select(fence => fence.Info).Where(info => info.Length > 0).Distinct();
+        Assert.Equal(["hex link", "hex mux", "json control", "json preface", "json v1"], kinds.Order());
     }
 
     [Theory]
@@ -117,9 +121,8 @@ public sealed partial class ProtocolDocumentTests
             switch (reader.Read(out var header, out var payload))
             {
                 case MuxRead.Header:
-                    var type = header.Type switch { MuxFrameType.WindowUpdate => "window-update", MuxFrameType.GoAway => "go-away", _ => header.Type.ToString().ToUpperInvariant() switch { "DATA" => "data", _ => "ping" } };
-                    var flags = Enum.GetValues<MuxFrameFlags>().Where(flag => flag != 0 && header.Has(flag)).Select(flag => flag.ToString().ToUpperInvariant() switch { "SYN" => "syn", "ACK" => "ack", "FIN" => "fin", _ => "rst" }).ToList();
-                    frames.Add($"{type} {(flags.Count == 0 ? "-" : string.Join('|', flags))} {header.StreamId} {header.Length}");
+                    var flags = string.Join('|', FlagNames.Where(flag => header.Has(flag.Flag)).Select(flag => flag.Name));
+                    frames.Add($"{TypeNames[(int)header.Type]} {(flags.Length == 0 ? "-" : flags)} {header.StreamId} {header.Length}");
                     break;
                 case MuxRead.Payload:
                     payload.Release();

@@ -59,6 +59,32 @@ public sealed class LinkResumeTests
         Assert.Equal(Pattern(10), pair.ClientRead);
     }
 
+    [Fact]
+    public void Both_streams_move_again_within_two_round_trips_of_the_new_carrier()
+    {
+        var pair = Connected();
+        pair.Client.Write(Pattern(10));
+        pair.Server.Write(Pattern(20));
+        pair.Client.Take(pair.ClientCarrier, pair.Now);
+        pair.Server.Take(pair.ServerCarrier, pair.Now);
+        pair.Cut();
+
+        // One flight each: whatever a side can send before it hears anything new.
+        pair.Dial();
+        Fly(pair.DeliverToServer);
+        Fly(pair.DeliverToClient);
+        Assert.Equal(Pattern(20), pair.ClientRead);
+        Fly(pair.DeliverToServer);
+        Assert.Equal(Pattern(10), pair.ServerRead);
+
+        static void Fly(Func<bool> deliver)
+        {
+            while (deliver())
+            {
+            }
+        }
+    }
+
     [Theory]
     [InlineData(1)]
     [InlineData(9_999)]

@@ -31,8 +31,32 @@ internal sealed class SessionOperator(
             world.After(world.Between(TimeSpan.Zero, time), Operate);
     }
 
+    /// <summary>Whatever was to be written has arrived, on streams that do not stall on purpose.</summary>
+    public bool IsDrained
+    {
+        get
+        {
+            var (client, server) = users();
+            return server is not null && client.HasAllControlOf(server) && server.HasAllControlOf(client)
+                && streams.All.All(stream => IsHeldUp(stream) || stream.IsDrained);
+        }
+    }
+
+    /// <summary>Readers go on, but for so many streams on which both stall. No stream ends, so that no end wakes anyone.</summary>
+    public void Release(int leaveStalled) => Settle(leaveStalled, finish: false);
+
     /// <summary>Readers go on and every side finishes, but for so many streams on which both readers stall.</summary>
-    public void Settle(int leaveStalled)
+    public void Settle(int leaveStalled) => Settle(leaveStalled, finish: true);
+
+    /// <summary>What is left, for the report of a failure.</summary>
+    public string DescribeUnsettled()
+    {
+        var (client, server) = users();
+        var control = server is null ? "no server" : $"control {(client.HasAllControlOf(server) && server.HasAllControlOf(client) ? "complete" : "incomplete")}";
+        return $"{control}; {string.Join("; ", streams.All.Where(stream => !(stream.IsOver || IsHeldUp(stream))))}";
+    }
+
+    private void Settle(int leaveStalled, bool finish)
     {
         var (client, server) = users();
         _stalled = leaveStalled;
@@ -41,7 +65,7 @@ internal sealed class SessionOperator(
             foreach (var role in new[] { MuxRole.Dialer, MuxRole.Acceptor })
             {
                 stream[role].IsStalled = IsHeldUp(stream);
-                stream[role].WantsFinish = true;
+                stream[role].WantsFinish |= finish;
                 if (leaveStalled > 0 && IsHeldUp(stream))
                     stream[role].ToWrite += Take(400_000);
                 if ((role == MuxRole.Dialer ? client : server) is not { } user)
@@ -50,14 +74,6 @@ internal sealed class SessionOperator(
                 user.Do(() => user.Write(stream));
             }
         }
-    }
-
-    /// <summary>What is left, for the report of a failure.</summary>
-    public string DescribeUnsettled()
-    {
-        var (client, server) = users();
-        var control = server is null ? "no server" : $"control {(client.HasAllControlOf(server) && server.HasAllControlOf(client) ? "complete" : "incomplete")}";
-        return $"{control}; {string.Join("; ", streams.All.Where(stream => !stream.IsOver && !IsHeldUp(stream)))}";
     }
 
     /// <summary>One of the first streams that were told to stall to the end.</summary>
@@ -94,7 +110,10 @@ internal sealed class SessionOperator(
                 user.Do(() => user.Write(stream));
                 break;
             case < 11:
-                side.WantsFinish = true;
+                // Some change their minds while they wait to write, and some end there, with their window used up.
+                if (world.Chance(0.5))
+                    side.ToWrite = 0;
+                side.WantsFinish |= world.Chance(0.7);
                 user.Do(() => user.Write(stream));
                 break;
             case 11:

@@ -44,11 +44,14 @@ public static class SessionSimulation
         var isPlayed = world.Run(() => network.IsCalm || network.Client.Ended is not null, faultTime + TimeSpan.FromSeconds(1));
         world.Check(isPlayed, $"the network never became calm");
 
-        // Everyone reads and finishes, but for a few who go on stalling: they must not hold up the others.
-        operator_.Settle(leaveStalled: world.Chance(0.5) ? 2 : 0);
-        Complete("while some streams stall");
+        // Everyone reads, but for a few who go on stalling: they must not hold up the others. Then everyone finishes.
+        var stalled = world.Chance(0.5) ? 2 : 0;
+        operator_.Release(stalled);
+        Complete(() => operator_.IsDrained, "after readers went on");
+        operator_.Settle(stalled);
+        Complete(() => operator_.IsSettled, "while some streams stall");
         operator_.Settle(leaveStalled: 0);
-        Complete("after all readers went on");
+        Complete(() => operator_.IsSettled, "after all readers went on and all writers finished");
 
         if (network.Client.Ended is null && network.Server?.Ended is null)
         {
@@ -74,10 +77,10 @@ public static class SessionSimulation
         network.Dismantle();
         return outcome;
 
-        void Complete(string when)
+        void Complete(Func<bool> isComplete, string when)
         {
             var isDone = world.Run(
-                () => network.Client.Ended is not null || network.Server?.Ended is not null || (network.Server is not null && operator_.IsSettled),
+                () => network.Client.Ended is not null || network.Server?.Ended is not null || (network.Server is not null && isComplete()),
                 world.Now + TimeSpan.FromMinutes(30));
             world.Check(isDone, $"no progress {when}, though the network is calm: {operator_.DescribeUnsettled()}");
         }

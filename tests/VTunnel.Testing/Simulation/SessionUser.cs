@@ -118,16 +118,16 @@ public sealed class SessionUser : ILinkUser
         ArgumentNullException.ThrowIfNull(stream);
         var side = stream[_role];
         _session.Now = _world.Now;
-        while (!_isOver && side is { IsKnown: true, WasReset: false, IsFinished: false, WaitsForWritable: false })
+        while (!_isOver && side is { IsKnown: true, WasReset: false, IsFinished: false })
         {
-            if (side.ToWrite == 0)
+            if (side is { ToWrite: 0, WantsFinish: true })
             {
-                if (!side.WantsFinish)
-                    return;
-                side.IsFinished = true;
+                (side.IsFinished, side.WaitsForWritable) = (true, false);
                 _session.Finish(stream.Id);
-                return;
             }
+
+            if (side.ToWrite == 0 || side.WaitsForWritable)
+                return;
 
             var allowance = _session.SendAllowance(stream.Id);
             if (allowance == 0)

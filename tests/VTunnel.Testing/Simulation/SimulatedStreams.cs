@@ -59,6 +59,10 @@ public sealed class SimulatedStream(uint id)
         ? IsRid(_dialer) && IsRid(_acceptor)
         : _dialer is { IsFinished: true, SawFinish: true } && _acceptor is { IsFinished: true, SawFinish: true };
 
+    /// <summary>Both sides have got all that the other was to write; or the stream was reset, or the far side never knew it.</summary>
+    public bool IsDrained => _dialer.WasReset || _acceptor.WasReset
+        || (_dialer.ToWrite == 0 && _acceptor.ToWrite == 0 && _dialer.Received == _acceptor.Written && _acceptor.Received == _dialer.Written);
+
     /// <summary>The key of the bytes that a side writes.</summary>
     public int KeyOf(MuxRole writer) => (int)(id * 2) + (writer == MuxRole.Dialer ? 0 : 1);
 
