@@ -62,8 +62,16 @@ internal static class CarrierHandshake
         var message = refusal.ToMessage();
         try
         {
-            await carrier.SendAsync(message.Memory, WebSocketMessageType.Binary).ConfigureAwait(false);
-            await carrier.CloseAsync(WebSocketCloseStatus.PolicyViolation, refusal.Code.ToString()).ConfigureAwait(false);
+            if (carrier.SpeaksV2)
+            {
+                await carrier.SendAsync(message.Memory, WebSocketMessageType.Binary).ConfigureAwait(false);
+                await carrier.CloseAsync(WebSocketCloseStatus.PolicyViolation, refusal.Code.ToString()).ConfigureAwait(false);
+            }
+            else
+            {
+                // Protocol v1 has no words for it, and no binary messages: the close frame says it all.
+                await carrier.CloseAsync(WebSocketCloseStatus.EndpointUnavailable, refusal.Text).ConfigureAwait(false);
+            }
         }
         catch (Exception e) when (e is WebSocketException or IOException or OperationCanceledException or ObjectDisposedException or InvalidOperationException)
         {

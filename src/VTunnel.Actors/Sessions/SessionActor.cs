@@ -35,8 +35,10 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     private readonly HashSet<IActorRef> _streams = [];
     private long _receivedSeen;
     private int _silentTicks;
-    private bool _draining;
+    private bool _takesNothingNew;
+    private bool _endsWhenIdle;
     private Exception? _endReason;
+    private bool _isReported;
     private bool _ended;
 
     protected SessionActor(SessionContext session)
@@ -59,7 +61,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     protected int StreamCount => _streams.Count;
 
     /// <summary>Whether nothing new is taken.</summary>
-    protected bool IsClosing => _draining || _ended;
+    protected bool IsClosing => _takesNothingNew || _ended;
 
     private sealed record KeepAliveTick
     {
@@ -110,8 +112,9 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
             case PumpEvents.StreamCancelled cancelled:
                 Context.Child(StreamName(cancelled.Key)).Tell(StreamProtocol.Cancel.Instance);
                 break;
-            case PumpEvents.SessionOver:
+            case PumpEvents.SessionOver over:
                 TakeNothingNew();
+                ReportEnd(over.Cause);
                 break;
             case LinkEvents.CarrierUp up:
                 OnCarrierUp(up);
@@ -133,6 +136,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
                 break;
             case SessionProtocol.Drain drain:
                 TakeNothingNew();
+                _endsWhenIdle = true;
                 if (StreamCount == 0)
                     EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
                 else
@@ -165,7 +169,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
             return;
         if (_ended)
             Context.Stop(Self);
-        else if (_draining)
+        else if (_endsWhenIdle)
             EndSession(new SessionProtocolException(SessionError.ShuttingDown, "shutting down"));
     }
 
@@ -191,9 +195,9 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     private void TakeNothingNew()
     {
-        if (_draining)
+        if (_takesNothingNew)
             return;
-        _draining = true;
+        _takesNothingNew = true;
         OnDraining();
     }
 
@@ -213,10 +217,13 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
         EndSession(new SessionProtocolException(SessionError.KeepAliveTimeout, $"nothing was heard for {_idleTimeout}"), peerIsGone: true);
     }
 
-    private void OnPumpEnded(Exception? cause)
+    /// <summary>What others do about the end cannot wait for slow endpoints.</summary>
+    private void ReportEnd(Exception? cause)
     {
+        if (_isReported)
+            return;
+        _isReported = true;
         var reason = _endReason ?? cause;
-        _ended = true;
         var text = reason switch
         {
             null => "closed by the peer",
@@ -227,6 +234,12 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
             Logger.SessionFailed(reason, Session.Name);
         Context.Parent.Tell(new SessionProtocol.SessionEnded(Self, reason, text));
         LogEnd(text);
+    }
+
+    private void OnPumpEnded(Exception? cause)
+    {
+        _ended = true;
+        ReportEnd(cause);
 
         // The pump has told each stream how it ended: let them say so before they are stopped with the session.
         foreach (var stream in _streams)
@@ -237,14 +250,14 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     private void LogEnd(string reason)
     {
+        Session.Metrics.SessionEnded();
         Logger.SessionDown(Session.Name, Age, reason);
         Context.System.EventStream.Publish(new TunnelEvents.SessionEnded(Session.Name, Session.Wire.RemoteName, reason, Age));
     }
 
     protected override void PostStop()
     {
-        Session.Metrics.SessionEnded();
-        if (!_ended)
+        if (!_isReported)
             LogEnd("stopped");
         Session.Wire.Abort();
     }

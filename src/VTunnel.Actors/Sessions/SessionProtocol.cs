@@ -16,7 +16,17 @@ public static class SessionProtocol
     /// <summary>To a v2 session: go on over this connection. The session owns it from now on.</summary>
     /// <param name="Carrier">An open connection.</param>
     /// <param name="Hello">On a server, what the client said on it; null on a client.</param>
-    public sealed record AttachCarrier(ICarrier Carrier, LinkHello? Hello);
+    public sealed record AttachCarrier(ICarrier Carrier, LinkHello? Hello) : IDisposable
+    {
+        /// <summary>Drops the connection; for those who find no receiver.</summary>
+        public void Dispose()
+        {
+            Carrier.Abort();
+
+            // An aborted carrier has nothing to wait for.
+            _ = Carrier.DisposeAsync().AsTask();
+        }
+    }
 
     /// <summary>To a client's parent: the session lives but needs another connection.</summary>
     public sealed record NeedsCarrier(string Reason);
@@ -42,7 +52,10 @@ public static class SessionProtocol
     /// <summary>To the parent: the port is free again.</summary>
     public sealed record ReleasePort(int Port);
 
-    /// <summary>To the parent, last of all. A null cause is an orderly end.</summary>
+    /// <summary>
+    /// To the parent: the session is over; a null cause is an orderly end. The actor stops when its last streams have been
+    /// delivered, which may take a while.
+    /// </summary>
     public sealed record SessionEnded(IActorRef Session, Exception? Cause, string Reason);
 
     /// <summary>To a session or its parents: how are you? Answered with <see cref="SessionStatus"/>.</summary>

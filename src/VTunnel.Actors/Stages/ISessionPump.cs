@@ -63,12 +63,11 @@ public static class PumpEvents
     /// <summary>To the session: a requested stream broke before it was attached.</summary>
     public sealed record StreamCancelled(StreamKey Key);
 
-    /// <summary>To the session: nothing more comes or goes; streams that have been received whole are still being delivered.</summary>
-    public sealed record SessionOver
-    {
-        /// <summary>The one instance.</summary>
-        public static readonly SessionOver Instance = new();
-    }
+    /// <summary>
+    /// To the session: nothing more comes or goes, and why (null means in order); streams that have been received whole are
+    /// still being delivered, which may take as long as their endpoints like.
+    /// </summary>
+    public sealed record SessionOver(Exception? Cause);
 
     /// <summary>To the session: the pump has ended. Null means in order.</summary>
     public sealed record PumpEnded(Exception? Cause);

@@ -718,6 +718,15 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
                     Drop(current.Carrier);
             }
 
+            // An operation under way uses its buffer until it completes, wherever the stage is by then.
+            foreach (var leaving in _leaving)
+            {
+                leaving.Receiving.Abandon(leaving.Buffer);
+                leaving.Sending.Abandon(leaving.Outgoing.Chunk);
+                leaving.Buffer = null;
+                leaving.Outgoing = default;
+            }
+
             _carrier = null;
             _unwritten?.Release();
             _unwritten = null;

@@ -8,6 +8,7 @@ using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Multiplexing;
+using VTunnel.Protocol.V1;
 
 namespace VTunnel.Stages;
 
@@ -156,6 +157,13 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
     private sealed class Logic : TimerGraphStageLogic, ISessionPump, IInHandler, IOutHandler
     {
         private const string FlushTimer = "flush";
+        private const string SignTimer = "sign";
+
+        /// <summary>
+        /// How often the peer gets a sign of life while nothing is read from it: its pings lie unread then, and it would take a
+        /// session that waits for a slow endpoint for a dead one.
+        /// </summary>
+        private static readonly TimeSpan SignInterval = TimeSpan.FromMilliseconds(500);
 
         /// <summary>What one stream may read before the others have their turn.</summary>
         private const int TurnBytes = 256 * 1024;
@@ -182,6 +190,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         private bool _carrierGone;
         private Exception? _cause;
         private int _stopped;
+        private bool _givesSigns;
         private volatile bool _receivePaused;
 
         public Logic(SessionPumpStage<TFrame> stage)
@@ -230,9 +239,13 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         {
             var frame = Grab(_stage._in);
             if (_ended)
+            {
+                Drop(frame);
+                PullToDrop();
                 return;
-            Tick();
+            }
 
+            Tick();
             try
             {
                 _mux.Receive(frame);
@@ -250,6 +263,26 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         {
             Tick();
             Progress();
+        }
+
+        /// <summary>A carrier that says goodbye may have to get rid of what came before the peer's.</summary>
+        private void PullToDrop()
+        {
+            if (!HasBeenPulled(_stage._in) && !IsClosed(_stage._in))
+                Pull(_stage._in);
+        }
+
+        private static void Drop(TFrame frame)
+        {
+            switch (frame)
+            {
+                case ByteSlice slice:
+                    slice.Release();
+                    break;
+                case V1Message message:
+                    message.Payload.Release();
+                    break;
+            }
         }
 
         private void Tick() => _mux.Now = _stage._clock.GetElapsedTime(_origin);
@@ -325,6 +358,13 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         private void PullIfAllowed()
         {
             _receivePaused = !_mux.CanReceive || _tailBytes > MaxTailBytes;
+            if (_receivePaused && !_givesSigns)
+            {
+                // Runs on until a pause is found over at one of its ticks: pauses may be many and short.
+                _givesSigns = true;
+                ScheduleRepeatedly(SignTimer, SignInterval);
+            }
+
             if (!_receivePaused && !_failed && !HasBeenPulled(_stage._in) && !IsClosed(_stage._in))
                 Pull(_stage._in);
         }
@@ -733,8 +773,23 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         {
             if (timerKey is PumpedStream stream)
                 OnStreamTimer(stream);
+            else if (timerKey is SignTimer)
+                GiveSign();
             else
                 End();
+        }
+
+        private void GiveSign()
+        {
+            if (!_receivePaused)
+            {
+                _givesSigns = false;
+                CancelTimer(SignTimer);
+                return;
+            }
+
+            _mux.SendPing();
+            Progress();
         }
 
         private void OnStreamTimer(PumpedStream stream)
@@ -854,9 +909,20 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 return;
             _stopping = true;
             _cause ??= reason;
-            foreach (var stream in AllStreams())
-                Break(stream, StreamEnd.SessionEnded);
             ScheduleOnce(FlushTimer, _stage._timeouts.Flush);
+            foreach (var stream in AllStreams())
+            {
+                if (stream is not { PeerDone: true, Endpoint: not null })
+                {
+                    Break(stream, StreamEnd.SessionEnded);
+                }
+                else if (!stream.GoneFromSession)
+                {
+                    // All that the peer had to say is here and is delivered; what it still expects, it does not get.
+                    _mux.Reset(stream.Id);
+                    LeaveSession(stream);
+                }
+            }
         }
 
         /// <summary>
@@ -869,11 +935,14 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 Complete(_stage._out);
             else
                 Fail(_stage._out, _cause);
+            PullToDrop();
         }
 
         /// <summary>The carrier is gone. The stage stays for what has arrived and its endpoints have yet to take.</summary>
         private void EndNow(Exception? cause)
         {
+            if (_carrierGone)
+                return;
             if (!_ended)
                 _cause ??= cause;
             EndStreams();
@@ -885,7 +954,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
             _carrierGone = true;
             SetKeepGoing(true);
-            _stage._session.Tell(PumpEvents.SessionOver.Instance, ActorRefs.NoSender);
+            _stage._session.Tell(new PumpEvents.SessionOver(_cause), ActorRefs.NoSender);
         }
 
         private void StopStage()
@@ -907,12 +976,14 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             {
                 if (stream is not { PeerDone: true, WriteDone: false, Endpoint: not null })
                 {
-                    EndStream(stream, StreamEnd.SessionEnded, abort: true);
+                    // One that has been told everything is closed like any other; the rest is cut off, and learns it.
+                    EndStream(stream, StreamEnd.SessionEnded, abort: !stream.WriteDone);
                     continue;
                 }
 
                 // Settled below by abandoning the multiplexer, which must not hear of it again.
-                _streams.Remove(stream.Id);
+                if (!stream.LostItsId)
+                    _streams.Remove(stream.Id);
                 stream.LostItsId = true;
                 _withoutId.Add(stream);
                 if (!stream.GoneFromSession)

@@ -218,7 +218,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
                 OnCarrierLost(needs.Reason);
                 break;
             case SessionProtocol.SessionEnded ended when ended.Session.Equals(_session):
-                _lastEnd = ended;
+                OnSessionEnded(ended);
                 break;
             case Terminated terminated when terminated.ActorRef.Equals(_session):
                 OnSessionGone();
@@ -333,6 +333,17 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
             Retry(new TunnelConnectException(ConnectError.ConnectionLost, reason));
         else
             _session!.Tell(new SessionProtocol.End(new SessionProtocolException(SessionError.ConnectionLost, reason), PeerIsGone: true));
+    }
+
+    private void OnSessionEnded(SessionProtocol.SessionEnded ended)
+    {
+        _lastEnd = ended;
+
+        // A slow target that still takes its last bytes must not hold up the next session, but the end of the client.
+        if (_stopping)
+            return;
+        Context.Unwatch(_session);
+        OnSessionGone();
     }
 
     private void OnSessionGone()

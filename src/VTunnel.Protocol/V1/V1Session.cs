@@ -239,7 +239,14 @@ public sealed class V1Session : IMultiplexer<V1Message>
     }
 
     /// <inheritdoc />
-    public void SendPing() => _pingWaits = true;
+    /// <remarks>In v1 only clients ask. A server's sign of life is a <c>pong</c> that nobody asked for: any message counts.</remarks>
+    public void SendPing()
+    {
+        if (_role == V1Role.Client)
+            _pingWaits = true;
+        else
+            _pongWaits = true;
+    }
 
     /// <inheritdoc />
     public void Receive(V1Message frame)

@@ -89,6 +89,30 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
         new V1SessionOptions { StreamBufferBytes = 10_000 });
 
     [Fact]
+    public void While_nothing_is_read_the_peer_gets_signs_of_life() => RunServer(
+        bench =>
+        {
+            var stalled = bench.Open(new FakeEndpoint { IsStalled = true });
+            bench.PutData(1, new byte[5_000]);
+            bench.PutData(1, new byte[5_000]);
+            bench.PutData(1, new byte[5_000]);
+            Assert.True(bench.Pump.IsReceivePaused);
+            bench.Frames();
+            for (var i = 0; i < 3; i++)
+            {
+                Time.Advance(TimeSpan.FromMilliseconds(500));
+                Assert.Equal(["Pong"], bench.Frames());
+            }
+
+            stalled.Endpoint.IsStalled = false;
+            stalled.Endpoint.CompleteSend();
+            Assert.False(bench.Pump.IsReceivePaused);
+            Time.Advance(TimeSpan.FromSeconds(5));
+            Assert.Empty(bench.Frames());
+        },
+        new V1SessionOptions { StreamBufferBytes = 10_000 });
+
+    [Fact]
     public void A_visitor_is_read_no_further_while_the_peer_takes_nothing() => RunServer(bench =>
     {
         bench.Wire.TakesAll = false;
@@ -479,7 +503,7 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
         bench.Pump.Stop(PumpBench.Shutdown);
         Assert.False(bench.Wire.IsFinished);
         bench.Wire.TakesAll = true;
-        Assert.Equal(["Connect 1 :9000", "Data 1 the last words", "Ping", "Close 1"], bench.Frames());
+        Assert.Equal(["Connect 1 :9000", "Data 1 the last words", "Pong", "Close 1"], bench.Frames());
         Assert.True(bench.Wire.IsFinished);
         Assert.Same(PumpBench.Shutdown, bench.Wire.Failure);
     });
@@ -534,6 +558,104 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
         wire.Close();
         Assert.Same(PumpBench.Shutdown, session.ExpectMsg<PumpEvents.PumpEnded>().Cause);
     }
+
+    [Fact]
+    public void What_comes_while_the_carrier_says_goodbye_is_dropped()
+    {
+        using var books = ChunkLedger.Open();
+        var session = CreateTestProbe();
+        var (pump, wire) = Flow.FromGraph(new SessionPumpStage<V1Message>(new V1Session(V1Role.Client), session, TestMetrics.Server, TimeProvider.System))
+            .JoinMaterialized(Flow.FromGraph(new ManualWireStage<V1Message>(closesWhenFinished: false)), Keep.Both)
+            .Run(CallingThreadMaterializer());
+        pump.Stop(PumpBench.Shutdown);
+        for (var i = 0; i < 3; i++)
+            wire.Put(new V1Message(V1MessageType.Data, 1, Payload: ByteChunk.Copy([1, 2, 3])));
+        Assert.Equal(0, wire.WaitingCount);
+        Assert.Equal(0, books.Outstanding);
+        wire.Close();
+        session.ExpectMsg<PumpEvents.PumpEnded>();
+    }
+
+    [Fact]
+    public void What_has_arrived_whole_is_delivered_after_the_end_of_the_session() => RunServer(bench =>
+    {
+        var whole = bench.Open(new FakeEndpoint { IsStalled = true });
+        var partial = bench.Open(new FakeEndpoint { IsStalled = true });
+        bench.PutData(1, "all ");
+        bench.PutData(1, "of it");
+        bench.PutClose(1);
+        bench.PutData(2, "the beginning");
+        var lost = new SessionProtocolException(SessionError.ConnectionLost, "the connection was lost");
+        bench.Wire.Close(lost);
+        partial.ExpectEnd(StreamEnd.SessionEnded);
+        bench.Session.ExpectMsg<PumpEvents.SessionOver>();
+
+        whole.Endpoint.IsStalled = false;
+        whole.Endpoint.CompleteSend();
+        Assert.Equal("all of it", whole.SentText);
+        Assert.True(whole.Endpoint.IsFinished);
+        whole.Endpoint.FeedEnd();
+        whole.ExpectEnd(StreamEnd.Completed);
+        Assert.Same(lost, bench.ExpectPumpEnded());
+    });
+
+    [Fact]
+    public void A_visitor_that_stalls_is_given_up_after_the_end_of_the_session_as_before_it() => RunServer(bench =>
+    {
+        var visitor = bench.Open(new FakeEndpoint { IsStalled = true });
+        bench.PutData(1, "never taken");
+        bench.PutClose(1);
+        bench.Wire.Close();
+        bench.Session.ExpectMsg<PumpEvents.SessionOver>();
+        Time.Advance(Timeouts.TailStall);
+        visitor.ExpectEnd(StreamEnd.EndpointReset);
+        Assert.True(visitor.Endpoint.IsAborted);
+        Assert.Null(bench.ExpectPumpEnded());
+    });
+
+    [Fact]
+    public void A_stop_lets_whole_streams_be_delivered_and_gives_the_peer_the_reason_all_the_same() => RunServer(bench =>
+    {
+        var visitor = bench.Open(new FakeEndpoint { IsStalled = true });
+        bench.PutData(1, "all of it");
+        bench.PutClose(1);
+        bench.Pump.Stop(PumpBench.Shutdown);
+        Assert.Same(PumpBench.Shutdown, bench.Wire.Failure);
+        Assert.False(visitor.Endpoint.IsGone);
+
+        visitor.Endpoint.CompleteSend();
+        Time.Advance(Timeouts.Linger);
+        visitor.ExpectEnd(StreamEnd.Completed);
+    });
+
+    [Fact]
+    public void A_visitor_that_has_everything_is_not_reset_by_the_end_of_the_session() => RunServer(bench =>
+    {
+        var visitor = bench.Open();
+        bench.PutData(1, "all of it");
+        bench.PutClose(1);
+        bench.Wire.Close();
+        visitor.ExpectEnd(StreamEnd.SessionEnded);
+        Assert.True(visitor.Endpoint.IsDisposed);
+    });
+
+    [Fact]
+    public void Commands_while_the_last_streams_are_delivered_are_refused() => RunServer(bench =>
+    {
+        bench.Open(new FakeEndpoint { IsStalled = true });
+        bench.PutData(1, "slowly");
+        bench.PutClose(1);
+        bench.Wire.Close();
+        bench.Session.ExpectMsg<PumpEvents.SessionOver>();
+        var late = new FakeEndpoint();
+        var owner = CreateTestProbe();
+        bench.Pump.Open(new StreamRequest(9000), late, owner);
+        Assert.Equal(StreamEnd.SessionEnded, owner.ExpectMsg<PumpEvents.StreamEnded>().End);
+        Assert.True(late.IsAborted);
+        bench.Pump.SendPing();
+        bench.Pump.Stop(null);
+        Time.Advance(Timeouts.TailStall);
+    });
 
     [Fact]
     public void A_peer_that_breaks_the_protocol_is_told_so()

@@ -12,6 +12,8 @@ internal sealed class FakeEndpoint : StreamEndpoint
     private readonly Queue<byte[]> _fed = new();
     private readonly MemoryStream _sent = new();
     private Memory<byte> _waiting;
+    private readonly TaskCompletionSource _sendStarted = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly TaskCompletionSource _gone = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private PendingOperation? _receive;
     private PendingOperation? _send;
     private int _pendingSendBytes;
@@ -37,6 +39,12 @@ internal sealed class FakeEndpoint : StreamEndpoint
 
     /// <summary>Bytes that a receive finds without end; 0 for none.</summary>
     public int EndlessBytes { get; set; }
+
+    /// <summary>Completes with the first send.</summary>
+    public Task SendStarted => _sendStarted.Task;
+
+    /// <summary>Completes when the endpoint is aborted or disposed.</summary>
+    public Task Gone => _gone.Task;
 
     public bool IsFinished { get; private set; }
 
@@ -125,6 +133,7 @@ internal sealed class FakeEndpoint : StreamEndpoint
         if (SendError is not null)
             return ValueTask.FromException(SendError);
         _sent.Write(buffer.Span);
+        _sendStarted.TrySetResult();
         if (!IsStalled)
             return ValueTask.CompletedTask;
         _pendingSendBytes = buffer.Length;
@@ -161,6 +170,7 @@ internal sealed class FakeEndpoint : StreamEndpoint
     /// <summary>As a socket: what is under way fails when it is closed.</summary>
     private void FailAll()
     {
+        _gone.TrySetResult();
         var (receive, send) = (_receive, _send);
         _receive = null;
         _send = null;

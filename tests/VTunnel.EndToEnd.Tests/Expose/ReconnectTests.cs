@@ -69,6 +69,31 @@ public sealed class ReconnectTests
     }
 
     [Fact]
+    public async Task A_black_hole_is_found_on_both_sides()
+    {
+        await using var echo = TargetServer.StartEcho();
+        await using var server = await ServerProgram.StartAsync(["-idle-timeout", "3s"]);
+        await using var network = FaultProxy.Start(server.Port);
+        var port = FreePorts.Next();
+        await using var client = await ClientProgram.StartAsync(
+            $"ws://127.0.0.1:{network.Port}/", port, echo.Port, ["-ping-interval", "1s", .. Quickly]);
+        using var visitor = await Payload.ConnectAsync(port);
+        await Payload.EchoAsync(visitor.GetStream(), 100).WaitAsync(TestTimeouts.Step);
+
+        // Both ends give up by themselves: neither gets a word through, the end of the other included.
+        network.Blackhole();
+        await Task.WhenAll(
+            server.Program.Output.WaitForAsync("nothing was heard for"),
+            client.Program.Output.WaitForAsync("nothing was heard for"));
+        await Assert.ThrowsAsync<IOException>(() => visitor.GetStream().ReadAsync(new byte[1]).AsTask().WaitAsync(TestTimeouts.Step));
+
+        await network.CutAsync(ProxyCut.Reset);
+        network.Resume();
+        await client.WaitForForwardsAsync(2);
+        await Payload.EchoOnceAsync(port).WaitAsync(TestTimeouts.Step);
+    }
+
+    [Fact]
     public async Task A_server_that_was_killed_and_comes_back_is_asked_for_every_forward_again()
     {
         await using var echo = TargetServer.StartEcho();

@@ -52,7 +52,7 @@ public sealed class SharedServerTests
         await using var network = FaultProxy.Start(server.Port);
         var port = FreePorts.Next();
         await using var client = await ClientProgram.StartAsync(
-            $"ws://127.0.0.1:{network.Port}/", port, echo.Port, "-ping-interval", "300ms", "-reconnect-min", "10ms");
+            $"ws://127.0.0.1:{network.Port}/", port, echo.Port, "-ping-interval", "1s", "-reconnect-min", "10ms");
         await Payload.EchoOnceAsync(port).WaitAsync(TestTimeouts.Step);
 
         network.Blackhole(newConnectionsToo: false);

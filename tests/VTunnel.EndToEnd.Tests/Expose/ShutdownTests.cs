@@ -54,6 +54,7 @@ public sealed class ShutdownTests
 
     [Theory]
     [InlineData(Side.Server)]
+    [InlineData(Side.Client)]
     public async Task A_connection_that_never_ends_does_not_hold_the_end_up_for_ever(Side side)
     {
         await using var echo = TargetServer.StartEcho();
@@ -66,7 +67,7 @@ public sealed class ShutdownTests
         var ending = side == Side.Server ? server.Program : client.Program;
         ending.Signal(ProgramSignal.Terminate);
         Assert.Equal(ExitCodes.Success, await ending.WaitForExitAsync());
-        await Assert.ThrowsAsync<IOException>(() => visitor.GetStream().ReadAsync(new byte[1]).AsTask().WaitAsync(TestTimeouts.Step));
+        await AssertEndedAsync(visitor);
     }
 
     [Fact]
@@ -84,6 +85,18 @@ public sealed class ShutdownTests
         await using var next = await ServerProgram.StartAsync(port: serverPort);
         await client.WaitForForwardsAsync(2);
         await Payload.EchoOnceAsync(port).WaitAsync(TestTimeouts.Step);
+    }
+
+    private static async Task AssertEndedAsync(TcpClient visitor)
+    {
+        try
+        {
+            Assert.Equal(0, await visitor.GetStream().ReadAsync(new byte[1]).AsTask().WaitAsync(TestTimeouts.Step));
+        }
+        catch (IOException)
+        {
+            // A reset: the server cannot know how the conversation would have ended.
+        }
     }
 
     private static async Task WaitUntilNobodyIsServedAsync(int echoPort)

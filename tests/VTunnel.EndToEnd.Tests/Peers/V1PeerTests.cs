@@ -82,12 +82,13 @@ public sealed class V1PeerTests(V1PeerTests.Peers peers) : IClassFixture<V1PeerT
 
     [Theory]
     [InlineData("streams_of_all_kinds")]
+    [InlineData("ids_that_are_used_again")]
     [InlineData("pings_and_silence")]
     [InlineData("goodbyes")]
     public async Task A_server_of_another_implementation_is_understood(string scenario)
     {
         await using var server = StartNode("server.mjs", scenario);
-        await using var client = await StartClientAsync(server);
+        await using var client = await StartClientAsync(server, "-ping-interval", scenario == "pings_and_silence" ? "1s" : "30s");
         Assert.True(await server.WaitForExitAsync() == 0, server.Output.Text() + "\n" + client.Program.Output.Text());
         Assert.Equal(0, client.Program.Output.CountOf(" error "));
     }
@@ -125,7 +126,7 @@ public sealed class V1PeerTests(V1PeerTests.Peers peers) : IClassFixture<V1PeerT
     private static RunningProgram StartNode(string script, params string[] arguments) =>
         RunningProgram.Start(Tools.Find("node"), [script, .. arguments], Tools.Direct, Peers.Folder);
 
-    private static async Task<ClientProgram> StartClientAsync(RunningProgram server)
+    private static async Task<ClientProgram> StartClientAsync(RunningProgram server, params string[] options)
     {
         var ready = await server.Output.WaitForAsync("READY ");
         using var ports = JsonDocument.Parse(ready["READY ".Length..]);
@@ -133,6 +134,6 @@ public sealed class V1PeerTests(V1PeerTests.Peers peers) : IClassFixture<V1PeerT
         return ClientProgram.Start(
             $"ws://127.0.0.1:{Port("server")}/",
             [(9000, $"127.0.0.1:{Port("target")}"), (9001, $"127.0.0.1:{Port("second")}"), (9002, $"127.0.0.1:{Port("nobody")}")],
-            "-ping-interval", "500ms", "-reconnect-min", "10ms", "-reconnect-max", "50ms");
+            ["-reconnect-min", "10ms", "-reconnect-max", "50ms", .. options]);
     }
 }

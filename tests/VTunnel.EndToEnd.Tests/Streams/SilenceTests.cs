@@ -13,7 +13,7 @@ namespace VTunnel.EndToEnd.Tests.Streams;
 /// <summary>What is taken for the silence of a dead peer, and what is not.</summary>
 public sealed class SilenceTests
 {
-    private static readonly TimeSpan Idle = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan Idle = TimeSpan.FromSeconds(2);
 
     [Fact]
     public async Task A_peer_that_says_nothing_is_given_up()
@@ -21,7 +21,7 @@ public sealed class SilenceTests
         await using var host = await TunnelHost.StartAsync(server => server.IdleTimeout = Idle);
         await using var peer = await host.ConnectByHandAsync();
         var line = await host.Log.Lines.WaitForAsync("session-1 down");
-        Assert.Contains("nothing was heard for 00:00:01", line, StringComparison.Ordinal);
+        Assert.Contains("nothing was heard for 00:00:02", line, StringComparison.Ordinal);
         await Assert.ThrowsAsync<WebSocketException>(() => peer.ReceiveCloseAsync());
     }
 
@@ -31,7 +31,7 @@ public sealed class SilenceTests
         await using var host = await TunnelHost.StartAsync(server => server.IdleTimeout = Idle);
         await using var peer = await host.ConnectByHandAsync();
 
-        var message = Encoding.UTF8.GetBytes("""{"type":"ping","fill":"0123456789"}""");
+        var message = Encoding.UTF8.GetBytes("""{"type":"ping"}""");
         using var clock = new PeriodicTimer(Idle / 10);
         for (var i = 0; i < message.Length; i++)
         {
@@ -50,13 +50,41 @@ public sealed class SilenceTests
         await using var peer = await host.ConnectByHandAsync();
 
         using var clock = new PeriodicTimer(Idle / 4);
-        for (var i = 0; i < 12; i++)
+        for (var i = 0; i < 8; i++)
         {
             await peer.SendAsync("nonsense");
             await clock.WaitForNextTickAsync();
         }
 
         await peer.ExpectPongAsync();
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task A_reader_that_stalls_for_longer_than_the_keepalive_is_not_silence(bool visitorStalls)
+    {
+        using var target = new TcpListener(IPAddress.Loopback, 0);
+        target.Start();
+        await using var pair = await TunnelPair.StartAsync(
+            server => server.IdleTimeout = Idle, client => client.PingInterval = Idle / 2);
+        var lost = false;
+        pair.Client.StateChanged += (_, change) => lost |= change.State != TunnelClientState.Connected;
+        var port = await pair.ForwardAsync(((IPEndPoint)target.LocalEndpoint).Port);
+        using var visitor = await Payload.ConnectAsync(port);
+        using var accepted = await target.AcceptTcpClientAsync().WaitAsync(TestTimeouts.Step);
+        var (writer, reader) = visitorStalls ? (accepted, visitor) : (visitor, accepted);
+
+        // The stall is known when it has lasted a while already; from then on it lasts for twice the keepalive.
+        var writing = StallingWriter.Start(writer);
+        Assert.InRange(await writing.WaitForStallAsync(), 1, StallingWriter.BoundedBytes);
+        await StallingWriter.WaitAsync(Idle * 2);
+        var receiving = Payload.ReceiveAsync(reader.GetStream());
+        var sent = await writing.StopAsync();
+        writer.Close();
+
+        Assert.Equal(sent, await receiving.WaitAsync(TestTimeouts.Step));
+        Assert.False(lost);
     }
 
     [Fact]

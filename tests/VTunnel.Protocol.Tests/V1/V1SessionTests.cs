@@ -524,6 +524,15 @@ public sealed class V1SessionTests
         });
 
     [Fact]
+    public void A_server_shows_that_it_lives_by_a_pong() =>
+        TestedSession.Run(V1Role.Server, server =>
+        {
+            server.Session.SendPing();
+            server.Session.SendPing();
+            Assert.Equal(["Pong"], server.Frames());
+        });
+
+    [Fact]
     public void A_server_hears_listens_and_answers_them() =>
         TestedSession.Run(V1Role.Server, server =>
         {

@@ -12,6 +12,7 @@ public sealed class TargetServer : IAsyncDisposable
     private readonly CancellationTokenSource _stopping = new();
     private readonly ConcurrentDictionary<Task, bool> _serving = new();
     private readonly Task _accepting;
+    private Exception? _failure;
     private int _connectionCount;
 
     private TargetServer(Func<TcpClient, CancellationToken, Task> serve)
@@ -73,10 +74,15 @@ public sealed class TargetServer : IAsyncDisposable
             {
                 // The peer reset the connection, which many tests do, or the server was stopped.
             }
+            catch (Exception e)
+            {
+                Interlocked.CompareExchange(ref _failure, e, null);
+            }
         }
     }
 
-    /// <inheritdoc />
+    /// <summary>Stops.</summary>
+    /// <exception cref="InvalidOperationException">Serving failed other than by a broken connection.</exception>
     public async ValueTask DisposeAsync()
     {
         await _stopping.CancelAsync().ConfigureAwait(false);
@@ -84,5 +90,7 @@ public sealed class TargetServer : IAsyncDisposable
         await _accepting.ConfigureAwait(false);
         await Task.WhenAll(_serving.Keys).ConfigureAwait(false);
         _stopping.Dispose();
+        if (_failure is not null)
+            throw new InvalidOperationException("a target failed to serve a connection", _failure);
     }
 }

@@ -144,7 +144,7 @@ export class Connection {
     socket.on('data', part => { this.#parts.push(part); this.#length += part.length; this.#changed(); });
     socket.on('end', () => { this.ended = true; this.#changed(); });
     socket.on('error', () => { this.ended = this.broken = true; this.#changed(); });
-    socket.on('close', () => { this.ended = true; this.#changed(); });
+    this.over = new Promise(resolve => socket.on('close', () => { this.ended = true; this.#changed(); resolve(); }));
   }
 
   async read(length) {
