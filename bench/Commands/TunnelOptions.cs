@@ -16,7 +16,7 @@ internal static class TunnelOptions
         var protocol = List("--protocol", "v2,v1", ["v1", "v2"]);
         protocol.Description = "Protocols of the program, with commas between.";
         var streams = new Option<int[]>("--streams") { Description = "Numbers of streams for throughput, 1 to 1000, with commas between.", DefaultValueFactory = _ => [1, 8, 64], CustomParser = ParseNumbers };
-        var seconds = new Option<double>("--seconds") { Description = "How long each measurement takes.", DefaultValueFactory = _ => 0.6 };
+        var seconds = new Option<double>("--seconds") { Description = "How long each measurement takes.", DefaultValueFactory = _ => 0.4 };
         var rounds = new Option<int>("--rounds") { Description = "How often everything is measured.", DefaultValueFactory = _ => 3 };
         var idleStreams = new Option<int>("--idle-streams") { Description = "How many streams the scenario idle opens.", DefaultValueFactory = _ => 1000 };
         var volume = new Option<double>("--gigabytes") { Description = "How much the scenario volume moves.", DefaultValueFactory = _ => 20 };

@@ -23,6 +23,7 @@ internal sealed class BulkStream : IDisposable
 {
     private static int _lastNumber;
 
+    private readonly ManualResetEventSlim _begin;
     private readonly Direction _direction;
     private readonly Lock _lock = new();
     private readonly CountdownEvent _running;
@@ -37,8 +38,11 @@ internal sealed class BulkStream : IDisposable
     private long _receivedDown;
     private long _receivedUp;
 
-    public BulkStream(Direction direction)
+    /// <param name="direction">Which way bytes go.</param>
+    /// <param name="begin">Nothing is sent before it is set, so that streams which flow do not keep others from connecting.</param>
+    public BulkStream(Direction direction, ManualResetEventSlim begin)
     {
+        _begin = begin;
         Number = Interlocked.Increment(ref _lastNumber) & 0xFFFF;
         _direction = direction;
         _running = new CountdownEvent(direction == Direction.Both ? 4 : 2);
@@ -119,6 +123,7 @@ internal sealed class BulkStream : IDisposable
 
     private void Send(Socket socket, ref long sent, int side)
     {
+        _begin.Wait();
         while (!_stopping)
         {
             var count = socket.Send(Pattern.Slice((Number * 2) + side, sent, Pattern.MaxSlice));

@@ -22,18 +22,20 @@ internal sealed record BulkSample(long Bytes, double Seconds, double CpuSeconds,
 internal static class Loads
 {
     /// <summary>What goes before every window, for windows of all layers to open.</summary>
-    public static readonly TimeSpan Ramp = TimeSpan.FromMilliseconds(150);
+    public static readonly TimeSpan Ramp = TimeSpan.FromMilliseconds(120);
 
     /// <summary>Moves bytes over some streams at once and measures a window of it, while <paramref name="meanwhile"/> runs if it is given.</summary>
     public static BulkSample Bulk(
         Candidate candidate, LoadTarget target, Direction direction, int streams, TimeSpan window, TimeSpan? ramp = null, Action? meanwhile = null)
     {
         var what = $"{candidate.Name}, {direction.ToString().ToLowerInvariant()}, {streams} streams";
-        var bulk = Enumerable.Range(0, streams).Select(_ => new BulkStream(direction)).ToArray();
+        var begin = new ManualResetEventSlim();
+        var bulk = Enumerable.Range(0, streams).Select(_ => new BulkStream(direction, begin)).ToArray();
         try
         {
             foreach (var stream in bulk)
                 Attempt(what, () => stream.Start(target, candidate.VisitorPort));
+            begin.Set();
             Pause(ramp ?? Ramp, bulk, what);
 
             var bytesBefore = Array.ConvertAll(bulk, stream => stream.Received);
@@ -58,6 +60,7 @@ internal static class Loads
         }
         finally
         {
+            begin.Set();
             foreach (var stream in bulk)
                 stream.Dispose();
         }
@@ -75,9 +78,11 @@ internal static class Loads
             Span<byte> received = stackalloc byte[64];
             sent.Fill((byte)LoadKind.Echo);
             socket.Send(sent[..1]); // The kind; the target does not send it back.
+
+            // The first few find caches cold and threads asleep.
             var started = Stopwatch.GetTimestamp();
-            var warm = 0;
-            for (var i = 0L; Stopwatch.GetElapsedTime(started) < window || warm < 32; i++)
+            var isWarm = false;
+            for (var i = 0L; !isWarm || Stopwatch.GetElapsedTime(started) < window; i++)
             {
                 BitConverter.TryWriteBytes(sent, i);
                 var before = Stopwatch.GetTimestamp();
@@ -93,10 +98,10 @@ internal static class Loads
                 var time = Stopwatch.GetElapsedTime(before);
                 if (!received.SequenceEqual(sent))
                     throw new BenchException($"{what}: what came back is not what was sent");
-                if (++warm == 32)
-                    started = Stopwatch.GetTimestamp();
-                if (warm > 32)
+                if (isWarm)
                     times.RecordValue(Math.Max(1, time.Ticks * 100));
+                else if (i == 32 || Stopwatch.GetElapsedTime(started) > window / 4)
+                    (isWarm, started) = (true, Stopwatch.GetTimestamp());
             }
         });
         return times;
