@@ -11,6 +11,8 @@ declare -A packages=(
   [nginx]=nginx
   [node]=nodejs
   [npm]=npm
+  [ssh]=openssh-client
+  [sshd]=openssh-server
 )
 
 missing=()
