@@ -7,8 +7,16 @@ namespace VTunnel.Cli;
 
 internal static class Program
 {
+    /// <summary>.NET's own switch: what a socket's data wakes runs on the thread that polls the sockets.</summary>
+    private const string InlineCompletions = "DOTNET_SYSTEM_NET_SOCKETS_INLINE_COMPLETIONS";
+
     private static async Task<int> Main(string[] arguments)
     {
+        // Read when the first socket is used. A third less processor time on bulk, and safe here because nothing in this
+        // program waits on such a thread; whoever doubts it sets the variable to 0. An application that embeds the engine has
+        // other code on these threads and decides for itself.
+        if (Environment.GetEnvironmentVariable(InlineCompletions) is null)
+            Environment.SetEnvironmentVariable(InlineCompletions, "1");
         try
         {
             return await new CommandTree(CommandSpecs.Root, RunAsync).InvokeAsync(arguments);

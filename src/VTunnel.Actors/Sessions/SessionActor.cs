@@ -82,7 +82,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     protected override void PreStart()
     {
-        Pump = Session.Wire.Start(Context.Materializer(), Self, Session);
+        Pump = Session.Wire.Start(SessionGraph.CreateMaterializer(Context), Self, Session);
         StreamServices = new StreamServices(Pump, Session.Extensions, Session.Metrics, Logger);
         Session.Metrics.SessionStarted();
         Logger.SessionUp(Session.Name, Session.Wire.RemoteName, Session.Wire.Protocol, Session.Identity ?? "none");

@@ -14,6 +14,15 @@ namespace VTunnel.Stages;
 /// <summary>The graphs of a session, composed here and nowhere else.</summary>
 internal static class SessionGraph
 {
+    private const string DispatcherId = "vtunnel.pump-dispatcher";
+
+    /// <summary>Runs graphs as children of a session's actor, on the engine's own dispatcher where the system has it.</summary>
+    public static IMaterializer CreateMaterializer(IActorContext session)
+    {
+        var settings = ActorMaterializerSettings.Create(session.System);
+        return session.Materializer(session.System.Dispatchers.HasDispatcher(DispatcherId) ? settings.WithDispatcher(DispatcherId) : settings);
+    }
+
     /// <summary>
     /// Protocol v1 over one carrier:
     /// <code>

@@ -75,7 +75,7 @@ internal sealed class StageOperation<T>
     private void OnCompleted()
     {
         if (Interlocked.CompareExchange(ref _state, OperationState.Completed, OperationState.Running) == OperationState.Running)
-            _wake();
+            InlineExecutor.RunHere(_wake);
         else
             Drop();
     }
@@ -161,7 +161,7 @@ internal sealed class StageOperation
     private void OnCompleted()
     {
         if (Interlocked.CompareExchange(ref _state, OperationState.Completed, OperationState.Running) == OperationState.Running)
-            _wake();
+            InlineExecutor.RunHere(_wake);
         else
             Drop();
     }
