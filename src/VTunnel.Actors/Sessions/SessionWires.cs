@@ -5,6 +5,7 @@ using VTunnel.Options;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Link;
 using VTunnel.Protocol.Mux;
+using VTunnel.Protocol.V2;
 using VTunnel.Protocol.V1;
 
 namespace VTunnel.Sessions;
