@@ -198,7 +198,7 @@ internal sealed class StreamActor : UntypedActor
         var id = _key!.Value.Id;
         _services.Metrics.StreamStarted();
         Logger.StreamUp(_info.Session, id, _info.Port, _info.Remote ?? "unknown");
-        Context.System.EventStream.Publish(new TunnelEvents.StreamStarted(_info.Session, id, _info.Port, _info.Remote));
+        Context.System.EventStream.Publish(new TunnelEvents.StreamStarted(_info.Session, id, _info.Port, _info.Remote, _info.Identity, _info.Host));
     }
 
     private void OnEnded(PumpEvents.StreamEnded ended)
