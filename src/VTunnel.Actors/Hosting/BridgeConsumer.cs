@@ -73,6 +73,37 @@ public sealed class BridgeConsumer : IAsyncDisposable
         return new BridgeConsumer(system, system.ActorOf(ConsumerActor.Props(parts), "consumer"), dialer, user, options.DrainTimeout);
     }
 
+    /// <summary>Makes a consumer that opens no ports and keeps nothing: only to find out whether there is a way to the publisher.</summary>
+    /// <exception cref="BridgeException">The context cannot be used.</exception>
+    public static BridgeConsumer CreateProbe(StateDirectory state, string context)
+    {
+        ArgumentNullException.ThrowIfNull(state);
+        var known = state.Load(context);
+        var user = state.LoadUser(context);
+        var dialer = new RelayDialer(state.Relay(context), known.Publisher, user, TimeSpan.FromSeconds(15), TimeProvider.System);
+        var options = new BridgeSessionOptions();
+        var parts = new ConsumerParts(
+            known.User!,
+            user,
+            known.Publisher,
+            known.PublisherName,
+            [],
+            new Dictionary<int, int>(),
+            dialer,
+            options,
+            null,
+            TunnelMetrics.Shared,
+            TimeProvider.System,
+            Random.Shared.NextDouble,
+            Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance) { OpensPorts = false };
+        var system = ActorSystem.Create("vtunnel-consumer", EngineConfiguration.Akka);
+        return new BridgeConsumer(system, system.ActorOf(ConsumerActor.Props(parts), "consumer"), dialer, user, TimeSpan.Zero);
+    }
+
+    /// <summary>Completes when a first probe has passed, or a first attempt has failed.</summary>
+    public Task<ConsumerState> WaitForProbeAsync(CancellationToken cancellationToken) =>
+        _actor.Ask<ConsumerState>(ConsumerProtocol.WaitForProbe.Instance, Timeout.InfiniteTimeSpan, cancellationToken);
+
     /// <summary>Opens the local ports, all or none, and begins to connect.</summary>
     /// <returns>The ports; those that could not be opened have a problem, and then nothing was started.</returns>
     public async Task<IReadOnlyList<LocalPortState>> StartAsync() =>

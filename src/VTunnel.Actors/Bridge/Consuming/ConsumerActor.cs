@@ -79,6 +79,12 @@ internal static class ConsumerProtocol
     /// <summary>Answered with <see cref="ConsumerState"/>, after a fresh probe if there is a session.</summary>
     public sealed record GetState(bool Probe);
 
+    /// <summary>Answered with <see cref="ConsumerState"/> when a probe has passed, or something has failed.</summary>
+    public sealed record WaitForProbe
+    {
+        public static readonly WaitForProbe Instance = new();
+    }
+
     /// <summary>Could this target be reached? Answered with <see cref="Checked"/>.</summary>
     public sealed record Check(BridgeGrant Grant);
 
@@ -119,7 +125,11 @@ internal sealed record ConsumerParts(
     TunnelMetrics Metrics,
     TimeProvider Clock,
     Func<double> Random,
-    ILogger Logger);
+    ILogger Logger)
+{
+    /// <summary>False to open no ports at all.</summary>
+    public bool OpensPorts { get; init; } = true;
+}
 
 /// <summary>
 /// The root of a consumer: keeps the local ports open, keeps a session with the publisher alive through whatever carriers can
@@ -297,6 +307,11 @@ internal sealed class ConsumerActor : UntypedActor, IWithTimers
             case ConsumerProtocol.GetState ask:
                 OnGetState(ask);
                 break;
+            case ConsumerProtocol.WaitForProbe:
+                _stateAskers.Add(Sender);
+                if (_isProbed || _failures > 0 || _ended is not null)
+                    AnswerState();
+                break;
             case ConsumerProtocol.Check check:
                 OnCheck(check);
                 break;
@@ -340,7 +355,7 @@ internal sealed class ConsumerActor : UntypedActor, IWithTimers
 
     private void ApplyGrants(IReadOnlyList<BridgeGrant> grants)
     {
-        var wanted = grants.DistinctBy(LocalNumber).ToDictionary(LocalNumber);
+        var wanted = (_parts.OpensPorts ? grants : []).DistinctBy(LocalNumber).ToDictionary(LocalNumber);
         foreach (var (number, port) in _ports.Where(port => !wanted.ContainsKey(port.Key)).ToArray())
         {
             _ports.Remove(number);
@@ -585,6 +600,7 @@ internal sealed class ConsumerActor : UntypedActor, IWithTimers
         var delay = Options.ReconnectDelay(_failures++, _parts.Random());
         Logger.ConsumerRetry(_parts.PublisherName, reason, delay);
         Timers.StartSingleTimer("dial", DialAgain.Instance, delay);
+        AnswerState();
     }
 
     private void OnHeard(BridgeMessage message)
@@ -750,6 +766,7 @@ internal sealed class ConsumerActor : UntypedActor, IWithTimers
     {
         _ended = ended;
         _isStopping = true;
+        AnswerState();
         _dialing.Cancel();
         Timers.CancelAll();
         ClosePorts();

@@ -288,6 +288,9 @@ public sealed class StateDirectory
         return Enumerable.Range(2, int.MaxValue - 2).Select(number => $"{name}-{number}").First(free => !Directory.Exists(Folder(free)));
     }
 
+    /// <summary>The folder of a context, whether it exists or not.</summary>
+    internal string FolderOf(string name) => Folder(name);
+
     /// <summary>Where a context's relay is, as a dialler takes it.</summary>
     public Wire.RelayAddress Relay(string name)
     {
