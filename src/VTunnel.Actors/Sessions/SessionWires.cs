@@ -93,6 +93,6 @@ internal static class SessionWires
     {
         MaxStreamWindowBytes = streamWindowBytes,
         MaxSessionWindowBytes = sessionWindowBytes,
-        MaxStreams = maxStreams + (maxStreams / 8) + 16,
+        MaxStreams = (int)Math.Min(int.MaxValue, maxStreams + (maxStreams / 8L) + 16),
     };
 }
