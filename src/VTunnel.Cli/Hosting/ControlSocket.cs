@@ -39,7 +39,10 @@ internal sealed class ControlSocket : IAsyncDisposable
         try
         {
             var folder = Path.GetDirectoryName(path)!;
-            Directory.CreateDirectory(folder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+            if (OperatingSystem.IsWindows())
+                Directory.CreateDirectory(folder);
+            else
+                Directory.CreateDirectory(folder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
             File.Delete(path);
             var builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions { ApplicationName = "vtunnel" });
             builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel => kestrel.ListenUnixSocket(path));
@@ -47,7 +50,8 @@ internal sealed class ControlSocket : IAsyncDisposable
             var app = builder.Build();
             app.Run(context => AnswerAsync(context, answer));
             await app.StartAsync();
-            File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+            if (!OperatingSystem.IsWindows())
+                File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
             return new ControlSocket(app, path);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or SocketException)

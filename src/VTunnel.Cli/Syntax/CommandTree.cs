@@ -103,7 +103,7 @@ internal sealed class CommandTree
     }
 
     /// <summary>What stands without a name; an option that is not known would otherwise be taken for it.</summary>
-    private static IReadOnlyList<string> ReadArguments(ParseResult parsed, CommandSpec spec, List<string> faults)
+    private static string[] ReadArguments(ParseResult parsed, CommandSpec spec, List<string> faults)
     {
         if (spec.Arguments.Count == 0)
             return [];

@@ -6,6 +6,7 @@ namespace VTunnel.Bridge.Consuming;
 internal static class PortHolders
 {
     private const string Listening = "0A";
+    private static readonly string[] Tables = ["/proc/net/tcp", "/proc/net/tcp6"];
 
     /// <summary>The process in words, e.g. <c>postgres (process 812)</c>; null if it cannot be told.</summary>
     public static string? Find(int port)
@@ -14,7 +15,7 @@ internal static class PortHolders
             return null;
         try
         {
-            var inodes = new[] { "/proc/net/tcp", "/proc/net/tcp6" }.Where(File.Exists).SelectMany(File.ReadLines).Skip(1)
+            var inodes = Tables.Where(File.Exists).SelectMany(File.ReadLines).Skip(1)
                 .Select(line => line.Split(' ', StringSplitOptions.RemoveEmptyEntries))
                 .Where(fields => fields.Length > 9 && fields[3] == Listening && Port(fields[1]) == port)
                 .Select(fields => $"socket:[{fields[9]}]")

@@ -191,6 +191,9 @@ public sealed class RelayStore : IDisposable
     public IReadOnlyList<AuditRecord> ReadAudit(string? publisher, DateTimeOffset? since, int limit) =>
         _file.Read(database => AuditTable.Read(database, publisher, since, limit));
 
+    /// <summary>For tests: the file may not grow from now on, as on a full disk.</summary>
+    internal void LimitPages() => _file.Read(database => database.Scalar<long>("PRAGMA max_page_count = 1"));
+
     /// <inheritdoc />
     public void Dispose() => _file.Dispose();
 

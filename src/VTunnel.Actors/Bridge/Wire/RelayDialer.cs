@@ -32,6 +32,11 @@ public sealed class RelayDialer : IDisposable
     /// <summary>A difference of clocks that needs no correction.</summary>
     private static readonly TimeSpan NegligibleSkew = TimeSpan.FromSeconds(2);
 
+    /// <summary>A relay that was started a moment ago is about to listen.</summary>
+    private static readonly TimeSpan EnrolPatience = TimeSpan.FromSeconds(10);
+
+    private static readonly TimeSpan EnrolRetry = TimeSpan.FromMilliseconds(500);
+
     private readonly RelayAddress _relay;
     private readonly string _tenant;
     private readonly X509Certificate2 _certificate;
@@ -110,9 +115,26 @@ public sealed class RelayDialer : IDisposable
         }
     }
 
-    /// <summary>Enrols a publisher with an invitation; gives the relay's id.</summary>
+    /// <summary>Enrols a publisher with an invitation; gives the relay's id. A relay that does not listen yet is waited for.</summary>
     /// <exception cref="TunnelConnectException">It could not; <see cref="ConnectError.Unauthorized"/> where the code was not taken.</exception>
     public async Task<string> EnrolAsync(string code, string name, CancellationToken cancellationToken)
+    {
+        using var patience = new CancellationTokenSource(EnrolPatience, _clock);
+        using var retries = new PeriodicTimer(EnrolRetry, _clock);
+        while (true)
+        {
+            try
+            {
+                return await TryEnrolAsync(code, name, cancellationToken).ConfigureAwait(false);
+            }
+            catch (TunnelConnectException e) when (e.Code == ConnectError.Unreachable && !patience.IsCancellationRequested)
+            {
+                await retries.WaitForNextTickAsync(cancellationToken).ConfigureAwait(false);
+            }
+        }
+    }
+
+    private async Task<string> TryEnrolAsync(string code, string name, CancellationToken cancellationToken)
     {
         using var deadline = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         deadline.CancelAfter(_timeout);
