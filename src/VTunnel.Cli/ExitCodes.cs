@@ -27,6 +27,12 @@ internal static class ExitCodes
     /// <summary>The demo did not get its page through the tunnel.</summary>
     public const int DemoFailed = 7;
 
+    /// <summary>The bridge's state directory cannot be read or written, or what is in it is damaged.</summary>
+    public const int StateUnusable = 8;
+
+    /// <summary>Status or test: something does not run, or is not connected.</summary>
+    public const int NotHealthy = 9;
+
     /// <summary>Ended at once by a second Ctrl-C, without letting anything finish.</summary>
     public const int Interrupted = 130;
 }

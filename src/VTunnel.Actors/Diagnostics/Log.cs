@@ -4,7 +4,7 @@ namespace VTunnel.Diagnostics;
 
 /// <summary>
 /// Every log message of the engine. Event ids: 100 sessions, 200 listeners, 300 streams and targets, 400 client,
-/// 500 server, 600 endpoint. Nothing above Debug per stream, nothing at all per frame.
+/// 500 server, 600 endpoint, 700 bridge. Nothing above Debug per stream, nothing at all per frame.
 /// </summary>
 internal static partial class Log
 {
@@ -97,4 +97,80 @@ internal static partial class Log
 
     [LoggerMessage(600, LogLevel.Warning, "Refused {Remote}: {Reason} (status {Status})")]
     public static partial void UpgradeRefused(this ILogger logger, string remote, string reason, int status);
+
+    [LoggerMessage(700, LogLevel.Error, "The state cannot be read or written now, and is tried again: {Reason}")]
+    public static partial void BridgeStateUnreadable(this ILogger logger, string reason);
+
+    [LoggerMessage(701, LogLevel.Information, "Publisher {Name} ({Fingerprint}) is connected from {Remote}")]
+    public static partial void RelayPublisherUp(this ILogger logger, string name, string fingerprint, string remote);
+
+    [LoggerMessage(702, LogLevel.Information, "Publisher {Name} ({Fingerprint}) is no longer connected")]
+    public static partial void RelayPublisherDown(this ILogger logger, string name, string fingerprint);
+
+    [LoggerMessage(703, LogLevel.Warning, "Publisher {Name} ({Fingerprint}) is not enrolled any more: its connections are cut")]
+    public static partial void RelayPublisherRemoved(this ILogger logger, string name, string fingerprint);
+
+    [LoggerMessage(704, LogLevel.Warning, "Publisher {Name} is at its limit ({Streams} connections, {Waiting} waiting): a consumer was refused")]
+    public static partial void RelayLimit(this ILogger logger, string name, int streams, int waiting);
+
+    [LoggerMessage(705, LogLevel.Debug, "Publisher {Name}: user key {User} from {Remote} is connected")]
+    public static partial void RelayPaired(this ILogger logger, string name, string user, string remote);
+
+    [LoggerMessage(706, LogLevel.Warning, "An enrolment from {Remote} was refused: {Reason}")]
+    public static partial void RelayEnrolmentRefused(this ILogger logger, string remote, string reason);
+
+    [LoggerMessage(707, LogLevel.Information, "Publisher {Name} ({Fingerprint}) was enrolled")]
+    public static partial void RelayEnrolled(this ILogger logger, string name, string fingerprint);
+
+    [LoggerMessage(720, LogLevel.Information, "Connected to the relay {Relay}; waiting for consumers")]
+    public static partial void PublisherConnected(this ILogger logger, string relay);
+
+    [LoggerMessage(721, LogLevel.Warning, "No connection to the relay {Relay}: {Reason}; trying again in {Delay}")]
+    public static partial void PublisherRetry(this ILogger logger, string relay, string reason, TimeSpan delay);
+
+    [LoggerMessage(722, LogLevel.Warning, "A consumer from {Remote} did not get in: {Reason}")]
+    public static partial void ConsumerRejected(this ILogger logger, string remote, string reason);
+
+    [LoggerMessage(723, LogLevel.Information, "{User} is connected ({Session})")]
+    public static partial void UserConnected(this ILogger logger, string user, string session);
+
+    [LoggerMessage(724, LogLevel.Warning, "{User} asked for {Target}, which is not granted; refused")]
+    public static partial void NotGranted(this ILogger logger, string user, string target);
+
+    [LoggerMessage(725, LogLevel.Information, "{User} ({Session}) is ended: {Reason}")]
+    public static partial void UserEnded(this ILogger logger, string user, string session, string reason);
+
+    [LoggerMessage(726, LogLevel.Information, "{User} may reach {Grants} from now on; {Streams} open streams were reset")]
+    public static partial void GrantsChanged(this ILogger logger, string user, string grants, int streams);
+
+    [LoggerMessage(730, LogLevel.Information, "Audit: {Kind} user {User} target {Target} detail {Detail} duration {Duration} in {BytesIn} out {BytesOut}")]
+    public static partial void Audit(
+        this ILogger logger, string kind, string? user, string? target, string? detail, TimeSpan? duration, long? bytesIn, long? bytesOut);
+
+    [LoggerMessage(731, LogLevel.Error, "{Count} audit records were lost: {Reason}")]
+    public static partial void AuditLost(this ILogger logger, int count, string reason);
+
+    [LoggerMessage(740, LogLevel.Information, "Local port {Port} leads to {Target}")]
+    public static partial void LocalPortOpen(this ILogger logger, int port, string target);
+
+    [LoggerMessage(741, LogLevel.Information, "Local port {Port} is closed: {Reason}")]
+    public static partial void LocalPortClosed(this ILogger logger, int port, string reason);
+
+    [LoggerMessage(742, LogLevel.Warning, "Local port {Port} for {Target} cannot be opened: {Reason}")]
+    public static partial void LocalPortFailed(this ILogger logger, int port, string target, string reason);
+
+    [LoggerMessage(743, LogLevel.Information, "Connected to {Publisher} as {User}, through {Relay}")]
+    public static partial void ConsumerConnected(this ILogger logger, string publisher, string user, string relay);
+
+    [LoggerMessage(744, LogLevel.Warning, "No connection to {Publisher}: {Reason}; trying again in {Delay}")]
+    public static partial void ConsumerRetry(this ILogger logger, string publisher, string reason, TimeSpan delay);
+
+    [LoggerMessage(745, LogLevel.Error, "{Publisher} does not admit {User}: {Reason}")]
+    public static partial void ConsumerNotAdmitted(this ILogger logger, string publisher, string user, string reason);
+
+    [LoggerMessage(746, LogLevel.Warning, "{Publisher} says: {Text}")]
+    public static partial void PublisherSays(this ILogger logger, string publisher, string text);
+
+    [LoggerMessage(747, LogLevel.Warning, "A visitor of local port {Port} was turned away: {Reason}")]
+    public static partial void VisitorTurnedAway(this ILogger logger, int port, string reason);
 }

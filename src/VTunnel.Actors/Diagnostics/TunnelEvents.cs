@@ -33,9 +33,28 @@ public static class TunnelEvents
     /// <param name="StreamId">Its id within the session.</param>
     /// <param name="Port">The listened port.</param>
     /// <param name="Remote">The visitor's address, where known.</param>
-    public sealed record StreamStarted(string Session, uint StreamId, int Port, string? Remote) : TunnelEvent;
+    /// <param name="Identity">The name of the session's token, or the bridge's user; null where there is none.</param>
+    /// <param name="Host">The bridge: the target's host; null elsewhere.</param>
+    public sealed record StreamStarted(string Session, uint StreamId, int Port, string? Remote, string? Identity = null, string? Host = null) : TunnelEvent;
 
     /// <summary>A stream ended. Bytes in go from the tunnel to the local endpoint, bytes out the other way.</summary>
-    public sealed record StreamFinished(string Session, uint StreamId, int Port, StreamEnd End, long BytesIn, long BytesOut, TimeSpan Duration)
-        : TunnelEvent;
+    /// <param name="Session">The session it belonged to.</param>
+    /// <param name="StreamId">Its id within the session.</param>
+    /// <param name="Port">The listened port; in the bridge the target's.</param>
+    /// <param name="End">How.</param>
+    /// <param name="BytesIn">From the tunnel to the local endpoint.</param>
+    /// <param name="BytesOut">From the local endpoint to the tunnel.</param>
+    /// <param name="Duration">From its first moment to its last.</param>
+    /// <param name="Identity">The name of the session's token, or the bridge's user; null where there is none.</param>
+    /// <param name="Host">The bridge: the target's host; null elsewhere.</param>
+    public sealed record StreamFinished(
+        string Session,
+        uint StreamId,
+        int Port,
+        StreamEnd End,
+        long BytesIn,
+        long BytesOut,
+        TimeSpan Duration,
+        string? Identity = null,
+        string? Host = null) : TunnelEvent;
 }

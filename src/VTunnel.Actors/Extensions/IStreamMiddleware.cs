@@ -20,4 +20,5 @@ public interface IStreamMiddleware
 /// <param name="Identity">The name of the session's token; null where none was asked for.</param>
 /// <param name="Port">The listened port.</param>
 /// <param name="Remote">The visitor's address, where known.</param>
-public sealed record StreamInfo(string Session, string? Identity, int Port, string? Remote);
+/// <param name="Host">The bridge: the host of the target, whose port is <paramref name="Port"/>; null elsewhere.</param>
+public sealed record StreamInfo(string Session, string? Identity, int Port, string? Remote, string? Host = null);

@@ -159,10 +159,15 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     protected TimeSpan Age => Stopwatch.GetElapsedTime(_started);
 
-    protected void StartStream(Props props, string? name = null) =>
-        _streams.Add(name is null ? Context.ActorOf(props) : Context.ActorOf(props, name));
+    protected IActorRef StartStream(Props props, string? name = null)
+    {
+        var stream = name is null ? Context.ActorOf(props) : Context.ActorOf(props, name);
+        _streams.Add(stream);
+        return stream;
+    }
 
-    private void OnStreamGone(IActorRef stream)
+    /// <summary>A stream of this session is gone.</summary>
+    protected virtual void OnStreamGone(IActorRef stream)
     {
         _streams.Remove(stream);
         if (StreamCount > 0)

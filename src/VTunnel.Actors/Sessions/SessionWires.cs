@@ -52,6 +52,27 @@ internal static class SessionWires
         return new V2Wire(carrier, null, link, () => new V2Session(MuxRole.Dialer, Self, mux));
     }
 
+    /// <summary>The publisher's side of the bridge: a consumer's first connection; the link gets a fresh id and secret.</summary>
+    public static SessionWire ForPublisher(BridgeSessionOptions options, ICarrier carrier, LinkHello hello, out LinkId id)
+    {
+        id = LinkId.FromBytes(RandomNumberGenerator.GetBytes(LinkId.Length));
+        var secret = new LinkSecret(RandomNumberGenerator.GetBytes(LinkSecret.Length));
+        var link = LinkState.CreateServer(LinkOptionsFor(options), id, secret);
+        var mux = MuxOptionsFor(options.MaxStreamWindowBytes, options.MaxSessionWindowBytes, options.MaxStreams);
+        return new V2Wire(carrier, hello, link, () => new V2Session(MuxRole.Acceptor, Self, mux));
+    }
+
+    /// <summary>The consumer's side of the bridge: the first connection to the publisher.</summary>
+    public static SessionWire ForConsumer(BridgeSessionOptions options, ICarrier carrier)
+    {
+        var link = LinkState.CreateClient(LinkOptionsFor(options));
+        var mux = MuxOptionsFor(options.MaxStreamWindowBytes, options.MaxSessionWindowBytes, options.MaxStreams);
+        return new V2Wire(carrier, null, link, () => new V2Session(MuxRole.Dialer, Self, mux));
+    }
+
+    private static LinkOptions LinkOptionsFor(BridgeSessionOptions options) =>
+        LinkOptionsFor(options.ResumeWindow, Positive(options.KeepAliveInterval), options.HandshakeTimeout, options.MaxSessionWindowBytes);
+
     /// <summary>Zero disables; so does anything below it, as options say.</summary>
     private static TimeSpan Positive(TimeSpan time) => time > TimeSpan.Zero ? time : TimeSpan.Zero;
 

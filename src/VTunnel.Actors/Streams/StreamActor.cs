@@ -183,7 +183,7 @@ internal sealed class StreamActor : UntypedActor
         _handedOver = true;
         if (_key is not { } key)
         {
-            Pump.Open(new StreamRequest(_info.Port, _info.Remote), _endpoint, Self);
+            Pump.Open(new StreamRequest(_info.Port, _info.Remote, _info.Host), _endpoint, Self);
         }
         else
         {
@@ -198,7 +198,7 @@ internal sealed class StreamActor : UntypedActor
         var id = _key!.Value.Id;
         _services.Metrics.StreamStarted();
         Logger.StreamUp(_info.Session, id, _info.Port, _info.Remote ?? "unknown");
-        Context.System.EventStream.Publish(new TunnelEvents.StreamStarted(_info.Session, id, _info.Port, _info.Remote));
+        Context.System.EventStream.Publish(new TunnelEvents.StreamStarted(_info.Session, id, _info.Port, _info.Remote, _info.Identity, _info.Host));
     }
 
     private void OnEnded(PumpEvents.StreamEnded ended)
@@ -216,7 +216,7 @@ internal sealed class StreamActor : UntypedActor
         _services.Metrics.StreamEnded(end);
         Logger.StreamDown(_info.Session, id, end, bytesIn, bytesOut);
         Context.System.EventStream.Publish(new TunnelEvents.StreamFinished(
-            _info.Session, id, _info.Port, end, bytesIn, bytesOut, Stopwatch.GetElapsedTime(_created)));
+            _info.Session, id, _info.Port, end, bytesIn, bytesOut, Stopwatch.GetElapsedTime(_created), _info.Identity, _info.Host));
     }
 
     protected override void PostStop()

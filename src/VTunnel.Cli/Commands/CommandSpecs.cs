@@ -1,3 +1,4 @@
+using VTunnel.Cli.Commands.Bridge;
 using VTunnel.Cli.Syntax;
 
 namespace VTunnel.Cli.Commands;
@@ -7,7 +8,14 @@ internal static class CommandSpecs
 {
     public static readonly CommandSpec Root = new("vtunnel", "Expose services behind NAT through a server of your own.")
     {
-        Commands = [ServerCommand.Spec, ClientCommand.Spec, DemoCommand.Spec, TokenCommand.Spec, VersionCommand.Spec],
+        Commands =
+        [
+            ServerCommand.Spec, ClientCommand.Spec, DemoCommand.Spec, TokenCommand.Spec,
+            RelayCommand.Spec, PublisherCommands.Join, ServeCommand.Spec, ConnectCommand.Spec, ConnectCommand.Request,
+            PublisherCommands.Create, PublisherCommands.List, PublisherCommands.Show, PublisherCommands.Edit, PublisherCommands.Delete,
+            PublisherCommands.Revoke, PublisherCommands.Export,
+            StatusCommands.Status, StatusCommands.Test, StatusCommands.Audit, ConfigCommand.Spec, VersionCommand.Spec,
+        ],
         Examples =
         [
             new("See it work, all in one process:", "vtunnel demo"),

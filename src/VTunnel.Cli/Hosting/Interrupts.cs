@@ -25,6 +25,14 @@ internal sealed class Interrupts : IDisposable
     /// <summary>Cancelled by the first signal.</summary>
     public CancellationToken Stopping => _stopping.Token;
 
+    /// <summary>Completes with the first signal.</summary>
+    public async Task WaitAsync()
+    {
+        var stopped = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        await using (_stopping.Token.Register(stopped.SetResult))
+            await stopped.Task;
+    }
+
     public void Dispose()
     {
         foreach (var registration in _registrations)

@@ -6,6 +6,7 @@ using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.AspNetCore.Server.Kestrel.Core;
+using Microsoft.AspNetCore.Server.Kestrel.Https;
 using Microsoft.Extensions.DependencyInjection;
 
 namespace VTunnel.Cli.Hosting;
@@ -13,11 +14,11 @@ namespace VTunnel.Cli.Hosting;
 /// <summary>Web hosts that do what the command line says and nothing else: no appsettings.json, no ASPNETCORE_ variables.</summary>
 internal static class Kestrel
 {
-    public static WebApplicationBuilder CreateBuilder(IPAddress? address, int port, TimeSpan handshakeTimeout, ServerCertificate? certificate = null)
+    public static WebApplicationBuilder CreateBuilder(IPAddress? address, int port, TimeSpan handshakeTimeout, ServerCertificate? certificate = null, ReloadedCertificate? reloaded = null)
     {
         var builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions { ApplicationName = "vtunnel" });
         builder.WebHost.UseKestrelCore();
-        if (certificate is not null)
+        if (certificate is not null || reloaded is not null)
             builder.WebHost.UseKestrelHttpsConfiguration();
         builder.Services.AddRoutingCore();
         builder.Services.AddSingleton<IMemoryPoolFactory<byte>, LargeBlockPoolFactory>();
@@ -42,6 +43,15 @@ internal static class Kestrel
         void Configure(ListenOptions listen)
         {
             listen.Protocols = HttpProtocols.Http1;
+            if (reloaded is not null)
+            {
+                listen.UseHttps(new TlsHandshakeCallbackOptions
+                {
+                    HandshakeTimeout = handshakeTimeout,
+                    OnConnection = _ => ValueTask.FromResult(reloaded.Options),
+                });
+            }
+
             if (certificate is null)
                 return;
             listen.UseHttps(https =>

@@ -27,7 +27,7 @@ internal static class SettingSources
                 settings.TryAdd(option, setting);
         }
 
-        return new SettingsReader(parsed.Command.Options, settings, faults);
+        return new SettingsReader(parsed.Command.Options, settings, faults, parsed.Arguments);
     }
 
     /// <summary>An empty variable is as good as none: that is how container tools pass on what was not set.</summary>

@@ -28,8 +28,10 @@ internal sealed class SettingsReader
     private readonly HashSet<OptionSpec> _faulty = [];
     private readonly IReadOnlyList<OptionSpec> _options;
 
-    public SettingsReader(IReadOnlyList<OptionSpec> options, IReadOnlyDictionary<OptionSpec, Setting> settings, IEnumerable<string> faults)
+    public SettingsReader(
+        IReadOnlyList<OptionSpec> options, IReadOnlyDictionary<OptionSpec, Setting> settings, IEnumerable<string> faults, IReadOnlyList<string>? arguments = null)
     {
+        Arguments = arguments ?? [];
         _options = options;
         _settings = settings;
         _faults = [.. faults.Select(fault => (-1, fault))];
@@ -37,6 +39,13 @@ internal sealed class SettingsReader
 
     /// <summary>What is wrong, a line for each, in the order in which help lists the options.</summary>
     public IReadOnlyList<string> Faults => [.. _faults.OrderBy(fault => fault.Order).Select(fault => fault.Line)];
+
+    /// <summary>What stands on the command line without a name.</summary>
+    public IReadOnlyList<string> Arguments { get; }
+
+    /// <summary>Adds a fault of an argument.</summary>
+    public void Fault(ArgumentSpec argument, string value, string problem) =>
+        _faults.Add((-1, OneLine.Of(argument.Secret ? $"{argument.Name}: {problem}" : $"{argument.Name} '{value}': {problem}")));
 
     /// <summary>Which source gives the option; null if none does.</summary>
     public SettingSource? SourceOf(OptionSpec option) => _settings.TryGetValue(option, out var setting) ? setting.Source : null;

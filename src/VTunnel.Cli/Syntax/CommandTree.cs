@@ -46,6 +46,8 @@ internal sealed class CommandTree
         command.Options.Add(new HelpOption("--help", "-help", "-h", "-?") { Action = new HelpWriter(spec, path) });
         foreach (var (_, option) in options)
             command.Options.Add(option);
+        if (spec.Arguments.Count > 0)
+            command.Arguments.Add(new Argument<string[]>("arguments") { Arity = ArgumentArity.ZeroOrMore });
         foreach (var child in spec.Commands)
         {
             var childCommand = new Command(child.Name, child.Summary);
@@ -59,7 +61,8 @@ internal sealed class CommandTree
 
     private static Option<string[]> CreateOption(OptionSpec spec)
     {
-        var option = new Option<string[]>(spec.LongName, "-" + spec.Name)
+        string[] aliases = spec.Letter is { } letter ? ["-" + spec.Name, "-" + letter] : ["-" + spec.Name];
+        var option = new Option<string[]>(spec.LongName, aliases)
         {
             Description = spec.Description,
             HelpName = spec.ValueName,
@@ -96,12 +99,32 @@ internal sealed class CommandTree
         }
 
         faults.AddRange(UnmatchedFaults.Describe(arguments, parsed.UnmatchedTokens, spec));
-        return new ParsedCommand(spec, values, faults);
+        return new ParsedCommand(spec, values, ReadArguments(parsed, spec, faults), faults);
+    }
+
+    /// <summary>What stands without a name; an option that is not known would otherwise be taken for it.</summary>
+    private static string[] ReadArguments(ParseResult parsed, CommandSpec spec, List<string> faults)
+    {
+        if (spec.Arguments.Count == 0)
+            return [];
+        var tokens = parsed.CommandResult.Command.Arguments.Select(parsed.GetResult).SelectMany(result => result?.Tokens ?? []).Select(token => token.Value).ToArray();
+        var options = tokens.Where(token => token.Length > 1 && token[0] == '-' && !char.IsAsciiDigit(token[1])).ToArray();
+        faults.AddRange(UnmatchedFaults.Describe(options, options, spec));
+        var values = tokens.Except(options).ToArray();
+        if (options.Length > 0)
+            return values;
+
+        foreach (var missing in spec.Arguments.Skip(values.Length).Where(argument => !argument.Optional))
+            faults.Add($"{missing.Name} is missing: {missing.Description}");
+        if (values.Length > spec.Arguments.Count && !spec.Arguments[^1].Repeatable)
+            faults.Add($"'{values[spec.Arguments.Count]}': nothing more is expected here; write {string.Join(' ', spec.Arguments.Select(argument => argument.Usage))}");
+        return values;
     }
 }
 
-/// <summary>What was typed: a command, the values of its options by option, and what cannot be understood.</summary>
+/// <summary>What was typed: a command, the values of its options by option, those without a name, and what cannot be understood.</summary>
 internal sealed record ParsedCommand(
     CommandSpec Command,
     IReadOnlyDictionary<OptionSpec, IReadOnlyList<string>> Values,
+    IReadOnlyList<string> Arguments,
     IReadOnlyList<string> Faults);

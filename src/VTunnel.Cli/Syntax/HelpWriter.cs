@@ -33,7 +33,18 @@ internal sealed class HelpWriter(CommandSpec command, string path) : Synchronous
 
         output.WriteLine();
         output.WriteLine("Usage:");
-        output.WriteLine(command.Commands.Count > 0 ? $"  {path} COMMAND [options]" : $"  {path}{(command.Options.Count > 0 ? " [options]" : "")}");
+        var arguments = string.Concat(command.Arguments.Select(argument => " " + argument.Usage));
+        if (command.Commands.Count == 0 || command.Run is not null)
+            output.WriteLine($"  {path}{arguments}{(command.Options.Count > 0 ? " [options]" : "")}");
+        if (command.Commands.Count > 0)
+            output.WriteLine($"  {path} COMMAND [options]");
+        if (command.Arguments.Count > 0)
+        {
+            output.WriteLine();
+            output.WriteLine("Arguments:");
+            foreach (var argument in command.Arguments)
+                WriteRow(output, argument.Name, argument.Description);
+        }
 
         if (command.Commands.Count > 0)
         {
@@ -74,6 +85,8 @@ internal sealed class HelpWriter(CommandSpec command, string path) : Synchronous
     private static string Describe(OptionSpec option)
     {
         var text = option.Description;
+        if (option.Letter is { } letter)
+            text += $" Also -{letter}.";
         if (option.Repeatable)
             text += " Repeatable.";
         if (option.Default is { } value)

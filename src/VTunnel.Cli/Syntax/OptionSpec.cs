@@ -9,6 +9,9 @@ internal sealed record OptionSpec(string Name, string? ValueName, string Descrip
     /// <summary>The default as help shows it; null where there is none.</summary>
     public string? Default { get; init; }
 
+    /// <summary>A letter that does as well, with one dash; null for none.</summary>
+    public char? Letter { get; init; }
+
     /// <summary>Whether it may be given several times.</summary>
     public bool Repeatable { get; init; }
 

@@ -29,6 +29,8 @@ internal readonly ref struct ControlLine
                     Error = Text(ref json, "error", ref _malformed);
                 else if (json.ValueTextEquals("remote"u8))
                     Remote = Text(ref json, "remote", ref _malformed);
+                else if (json.ValueTextEquals("host"u8))
+                    Host = Text(ref json, "host", ref _malformed);
                 else if (json.ValueTextEquals("agent"u8))
                     Agent = Text(ref json, "agent", ref _malformed);
                 else if (json.ValueTextEquals("version"u8))
@@ -63,6 +65,8 @@ internal readonly ref struct ControlLine
     public string? Error { get; }
 
     public string? Remote { get; }
+
+    public string? Host { get; }
 
     public string? Agent { get; }
 

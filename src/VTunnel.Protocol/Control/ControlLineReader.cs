@@ -42,6 +42,8 @@ public sealed class ControlLineReader
     private static ControlMessage? Parse(ReadOnlySpan<byte> bytes)
     {
         var line = new ControlLine(bytes);
+        if (line.Type is { } type && type.StartsWith(BridgeLine.TypePrefix, StringComparison.Ordinal))
+            return new BridgeLine(bytes.ToArray());
         if (line.Type is not (null or "listen" or "listen_ok" or "listen_err" or "hello"))
             return null;
 

@@ -17,6 +17,9 @@ public sealed class ControlLineWriter
     /// <exception cref="ArgumentException">The line would be longer than <see cref="ControlLineReader.MaxLineBytes"/>.</exception>
     public ByteSlice Write(ControlMessage message)
     {
+        if (message is BridgeLine bridge)
+            return WriteVerbatim(bridge.Json.Span);
+
         using var json = Begin();
         switch (message)
         {
@@ -63,7 +66,19 @@ public sealed class ControlLineWriter
         json.WriteNumber("port"u8, request.Port);
         if (!string.IsNullOrEmpty(request.Remote))
             json.WriteString("remote"u8, request.Remote);
+        if (!string.IsNullOrEmpty(request.Host))
+            json.WriteString("host"u8, request.Host);
         return End(json, StreamPreface.MaxLineBytes);
+    }
+
+    private ByteSlice WriteVerbatim(ReadOnlySpan<byte> json)
+    {
+        if (json.Length + 1 > ControlLineReader.MaxLineBytes)
+            throw new ArgumentException($"A line of {json.Length + 1} bytes is longer than the limit of {ControlLineReader.MaxLineBytes}.");
+        _buffer.ResetWrittenCount();
+        _buffer.Write(json);
+        _buffer.Write("\n"u8);
+        return ByteChunk.Copy(_buffer.WrittenSpan);
     }
 
     private Utf8JsonWriter Begin()

@@ -19,3 +19,14 @@ public sealed record ListenErr(int Port, string Error) : ControlMessage;
 /// <param name="Version">Its version, for logs; never branch on it.</param>
 /// <param name="Capabilities">Names of optional features; unknown ones are ignored.</param>
 public sealed record Hello(string Agent, string Version, IReadOnlyList<string> Capabilities) : ControlMessage;
+
+/// <summary>
+/// Both ways, in sessions of the bridge: a message whose type begins with <see cref="TypePrefix"/>, as it stands on its line.
+/// Only the bridge reads it; everyone else ignores it, like any type that is not known.
+/// </summary>
+/// <param name="Json">One JSON object without a newline.</param>
+public sealed record BridgeLine(ReadOnlyMemory<byte> Json) : ControlMessage
+{
+    /// <summary>How the types of the bridge begin: <c>bridge_</c>.</summary>
+    public const string TypePrefix = "bridge_";
+}

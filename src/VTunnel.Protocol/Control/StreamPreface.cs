@@ -32,7 +32,7 @@ public sealed class StreamPreface
         if (port is < 1 or > 65535)
             throw new SessionProtocolException(SessionError.ProtocolViolation, $"A stream was opened for port {port}; ports are 1 to 65535.");
 
-        request = new StreamRequest(port, string.IsNullOrEmpty(line.Remote) ? null : line.Remote);
+        request = new StreamRequest(port, string.IsNullOrEmpty(line.Remote) ? null : line.Remote, string.IsNullOrEmpty(line.Host) ? null : line.Host);
         return true;
     }
 }

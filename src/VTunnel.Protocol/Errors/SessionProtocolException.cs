@@ -44,4 +44,7 @@ public enum SessionError
 
     /// <summary>A fault of this program.</summary>
     InternalError = 8,
+
+    /// <summary>The bridge: the user may not use the session, or not any more (revoked, expired, removed, replaced). Dialling again is of no use.</summary>
+    NotAdmitted = 9,
 }

@@ -25,6 +25,9 @@ public enum LinkRefusalCode
 
     /// <summary>The bytes from the requested offset on are not held, so nothing can be resumed. Ends the link.</summary>
     OffsetUnavailable = 7,
+
+    /// <summary>The bridge: whoever dials is known and not admitted (revoked, expired, removed, replaced). Ends the link.</summary>
+    NotAdmitted = 8,
 }
 
 /// <summary>The content of a REFUSE record.</summary>

@@ -594,8 +594,15 @@ public sealed class LinkState
         else if (IsDone)
             End(LinkEnd.Completed, SessionError.None, "the peer has forgotten the link, and nothing was left to deliver");
         else
-            End(LinkEnd.Refused, code == LinkRefusalCode.UnknownLink ? SessionError.ConnectionLost : SessionError.ProtocolViolation, text);
+            End(LinkEnd.Refused, ErrorFor(code), text);
     }
+
+    private static SessionError ErrorFor(LinkRefusalCode code) => code switch
+    {
+        LinkRefusalCode.UnknownLink => SessionError.ConnectionLost,
+        LinkRefusalCode.NotAdmitted => SessionError.NotAdmitted,
+        _ => SessionError.ProtocolViolation,
+    };
 
     private void Refuse(LinkRefusal refusal)
     {

@@ -1,0 +1,500 @@
+using System.Net.WebSockets;
+using Akka.Actor;
+using Microsoft.Extensions.Logging;
+using VTunnel.Bridge.Identity;
+using VTunnel.Bridge.Relay;
+using VTunnel.Bridge.State;
+using VTunnel.Bridge.Wire;
+using VTunnel.Carriers;
+using VTunnel.Diagnostics;
+using VTunnel.Extensions;
+using VTunnel.Options;
+using VTunnel.Protocol.Errors;
+using VTunnel.Protocol.Link;
+using VTunnel.Sessions;
+using VTunnel.Supervision;
+using VTunnel.Targets;
+
+namespace VTunnel.Bridge.Publishing;
+
+/// <summary>A publisher as it is now.</summary>
+/// <param name="IsConnected">Whether the relay can reach it.</param>
+/// <param name="Problem">Why not; null if it can.</param>
+/// <param name="Relay">Where the relay is.</param>
+/// <param name="Users">Those that have a session.</param>
+/// <param name="UserCount">Those that there are.</param>
+public sealed record PublisherState(bool IsConnected, string? Problem, string Relay, IReadOnlyList<OnlineUser> Users, int UserCount);
+
+/// <summary>What a publisher's actor is told.</summary>
+internal static class PublisherProtocol
+{
+    /// <summary>Answered with <see cref="PublisherState"/>.</summary>
+    public sealed record GetState
+    {
+        public static readonly GetState Instance = new();
+    }
+
+    /// <summary>Let streams finish, end the sessions. Answered with <see cref="Stopped"/>.</summary>
+    public sealed record Stop
+    {
+        public static readonly Stop Instance = new();
+    }
+
+    /// <summary>Every session has ended.</summary>
+    public sealed record Stopped
+    {
+        public static readonly Stopped Instance = new();
+    }
+}
+
+/// <summary>What a publisher is made of.</summary>
+internal sealed record PublisherParts(
+    PublisherIdentity Identity,
+    PublisherStore Store,
+    RelayDialer Dialer,
+    ITargetDialer Targets,
+    BridgeSessionOptions Options,
+    TunnelMetrics Metrics,
+    TimeProvider Clock,
+    Func<double> Random,
+    ILogger Logger);
+
+/// <summary>
+/// The root of a publisher: stays connected with the relay, answers the consumers that it announces, and supervises a session
+/// per consumer. It watches its own state for changes by other processes, and applies them to live sessions at once.
+/// </summary>
+internal sealed class PublisherActor : UntypedActor, IWithTimers
+{
+    private readonly PublisherParts _parts;
+    private readonly string _prefix;
+    private readonly TrafficMeter _traffic = new();
+    private readonly TunnelExtensions _extensions;
+    private readonly CancellationTokenSource _stopping = new();
+    private readonly Dictionary<string, BridgeUser> _usersByKey = [];
+    private readonly Dictionary<IActorRef, Session> _sessions = [];
+    private readonly List<IActorRef> _stopAskers = [];
+    private IActorRef _audit = ActorRefs.Nobody;
+    private long? _dataVersion;
+    private string? _relayProblem = "not connected yet";
+    private WebSocket? _control;
+    private long _nextSession = 1;
+    private int _handshakes;
+    private int _failures;
+    private bool _isReading;
+    private bool _isStopping;
+
+    public PublisherActor(PublisherParts parts)
+    {
+        _parts = parts;
+        _prefix = $"serve-{parts.Identity.Fingerprint[..8]}-";
+        _extensions = new TunnelExtensions(null, [_traffic]);
+    }
+
+    public ITimerScheduler Timers { get; set; } = null!;
+
+    private ILogger Logger => _parts.Logger;
+
+    private BridgeSessionOptions Options => _parts.Options;
+
+    public static Props Props(PublisherParts parts) => Akka.Actor.Props.Create(() => new PublisherActor(parts));
+
+    private sealed record Session(string Name, string UserKey, LinkId Link, string Remote)
+    {
+        public string? ExpelledBecause { get; set; }
+    }
+
+    private sealed record Dial
+    {
+        public static readonly Dial Instance = new();
+    }
+
+    private sealed record Refresh
+    {
+        public static readonly Refresh Instance = new();
+    }
+
+    private sealed record Stable
+    {
+        public static readonly Stable Instance = new();
+    }
+
+    private sealed record DirectoryRead(long Version, IReadOnlyList<BridgeUser> Users);
+
+    private sealed record DirectoryUnchanged
+    {
+        public static readonly DirectoryUnchanged Instance = new();
+    }
+
+    private sealed record DirectoryFailed(string Reason);
+
+    private sealed record ControlUp(WebSocket Socket) : IDisposable
+    {
+        public void Dispose() => Socket.Dispose();
+    }
+
+    private sealed record ControlDown(WebSocket? Socket, string Reason);
+
+    private sealed record Incoming(string Stream, string Remote);
+
+    private sealed record Arrived(ICarrier Carrier, LinkHello Hello, string UserKey, string Remote) : IDisposable
+    {
+        public void Dispose()
+        {
+            Carrier.Abort();
+
+            // An aborted carrier has nothing to wait for.
+            _ = Carrier.DisposeAsync().AsTask();
+        }
+    }
+
+    private sealed record NotArrived(string Remote, string Reason);
+
+    protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(e =>
+    {
+        Logger.ChildFailed(e, "the publisher");
+        return Directive.Stop;
+    });
+
+    protected override void PreStart()
+    {
+        Context.ActorOf(OrphanActor.Props(), "orphans");
+        _audit = Context.ActorOf(AuditActor.Props(_parts.Store, _prefix, _parts.Clock, Logger), "audit");
+        ReadDirectory();
+        Timers.StartPeriodicTimer("refresh", Refresh.Instance, Options.RefreshInterval);
+    }
+
+    protected override void OnReceive(object message)
+    {
+        switch (message)
+        {
+            case Dial:
+                OnDial();
+                break;
+            case ControlUp up:
+                OnControlUp(up.Socket);
+                break;
+            case ControlDown down when down.Socket == _control:
+                OnControlDown(down.Reason);
+                break;
+            case ControlDown:
+                // Of a connection that was replaced.
+                break;
+            case Stable:
+                _failures = 0;
+                break;
+            case Incoming incoming:
+                OnIncoming(incoming);
+                break;
+            case Arrived arrived:
+                _handshakes--;
+                OnArrived(arrived);
+                break;
+            case NotArrived failed:
+                _handshakes--;
+                Logger.ConsumerRejected(failed.Remote, failed.Reason);
+                Audit(new AuditRecord(Now, "refused", null, Detail: $"{failed.Remote}: {failed.Reason}"));
+                break;
+            case Refresh:
+                ReadDirectory();
+                ApplyExpiry();
+                break;
+            case DirectoryRead read:
+                OnDirectory(read);
+                break;
+            case DirectoryUnchanged:
+                _isReading = false;
+                break;
+            case DirectoryFailed failed:
+                _isReading = false;
+                Logger.BridgeStateUnreadable(failed.Reason);
+                break;
+            case SessionProtocol.SessionEnded ended:
+                if (_sessions.TryGetValue(ended.Session, out var over))
+                    Audit(new AuditRecord(Now, "logout", UserOf(over.UserKey), Detail: $"{over.Name}: {ended.Reason}"));
+                break;
+            case Terminated terminated:
+                OnTerminated(terminated.ActorRef);
+                break;
+            case PublisherProtocol.GetState:
+                OnGetState();
+                break;
+            case PublisherProtocol.Stop:
+                OnStop();
+                break;
+            default:
+                Unhandled(message);
+                break;
+        }
+    }
+
+    private DateTimeOffset Now => _parts.Clock.GetUtcNow();
+
+    private void Audit(AuditRecord record) => _audit.Tell(record);
+
+    private string? UserOf(string key) => _usersByKey.GetValueOrDefault(key)?.Name;
+
+    private void OnDial()
+    {
+        if (_isStopping)
+            return;
+        _ = ConnectAsync(_parts.Dialer, _stopping.Token).PipeTo(Self, success: socket => new ControlUp(socket), failure: e => new ControlDown(null, e.Message));
+    }
+
+    private static async Task<WebSocket> ConnectAsync(RelayDialer dialer, CancellationToken cancellationToken)
+    {
+        var socket = await dialer.DialAsync(AdmissionKind.Publish, null, cancellationToken).ConfigureAwait(false);
+        if (!cancellationToken.IsCancellationRequested)
+            return socket;
+        socket.Dispose();
+        throw new OperationCanceledException(cancellationToken);
+    }
+
+    private void OnControlUp(WebSocket socket)
+    {
+        if (_isStopping)
+        {
+            socket.Dispose();
+            return;
+        }
+
+        _control = socket;
+        _relayProblem = null;
+        Timers.StartSingleTimer("stable", Stable.Instance, TimeSpan.FromSeconds(10));
+        Logger.PublisherConnected(_parts.Dialer.Name);
+        var self = Self;
+        _ = ListenAsync(socket, self).PipeTo(self, success: reason => new ControlDown(socket, reason), failure: e => new ControlDown(socket, e.GetBaseException().Message));
+    }
+
+    private void OnControlDown(string reason)
+    {
+        _control?.Dispose();
+        _control = null;
+        _relayProblem = reason;
+        Timers.Cancel("stable");
+        if (_isStopping)
+            return;
+        var delay = Options.ReconnectDelay(_failures++, _parts.Random());
+        Logger.PublisherRetry(_parts.Dialer.Name, reason, delay);
+        Timers.StartSingleTimer("dial", Dial.Instance, delay);
+    }
+
+    /// <summary>Reads what the relay says until the connection ends; gives the reason of the end.</summary>
+    private static async Task<string> ListenAsync(WebSocket socket, IActorRef self)
+    {
+        var buffer = new byte[RelayMessages.MaxBytes];
+        var length = 0;
+        while (true)
+        {
+            var received = await socket.ReceiveAsync(buffer.AsMemory(length), CancellationToken.None).ConfigureAwait(false);
+            if (received.MessageType == WebSocketMessageType.Close)
+                return socket.CloseStatusDescription is { Length: > 0 } reason ? $"the relay says: {reason}" : "the relay closed the connection";
+            length += received.Count;
+            if (!received.EndOfMessage)
+            {
+                if (length == buffer.Length)
+                    return $"the relay sent a message of more than {buffer.Length} bytes";
+                continue;
+            }
+
+            if (RelayMessages.Read(buffer.AsSpan(0, length)) is { Type: "incoming", Stream: { Length: > 0 and <= 64 } stream } message)
+                self.Tell(new Incoming(stream, Printable(message.Remote)));
+            length = 0;
+        }
+    }
+
+    private static string Printable(string? remote) => remote is null ? "unknown" : string.Concat(remote.Take(100).Select(c => char.IsControl(c) ? '?' : c));
+
+    private void OnIncoming(Incoming incoming)
+    {
+        // The relay is not to be trusted with the publisher's memory.
+        if (_isStopping || _handshakes >= Options.MaxHandshakes || _sessions.Count >= Options.MaxSessions)
+        {
+            Logger.ConsumerRejected(incoming.Remote, _isStopping ? "the publisher is stopping" : "there are too many at a time");
+            return;
+        }
+
+        _handshakes++;
+        _ = AnswerAsync(incoming).PipeTo(Self, failure: e => new NotArrived(incoming.Remote, e.Message));
+    }
+
+    /// <summary>Dials the relay back for one consumer and lets it show who it is.</summary>
+    private async Task<object> AnswerAsync(Incoming incoming)
+    {
+        using var deadline = CancellationTokenSource.CreateLinkedTokenSource(_stopping.Token);
+        deadline.CancelAfter(Options.HandshakeTimeout);
+        var socket = await _parts.Dialer.DialAsync(AdmissionKind.Answer, incoming.Stream, deadline.Token).ConfigureAwait(false);
+        var (carrier, user) = await EndToEndTls.AcceptAsync(socket, incoming.Remote, _parts.Identity, deadline.Token).ConfigureAwait(false);
+        var hello = await CarrierHandshake.ReadHelloAsync(carrier, Options.HandshakeTimeout, TimeProvider.System).ConfigureAwait(false);
+        return hello is null ? new NotArrived(incoming.Remote, "it did not say what it wants") : new Arrived(carrier, hello, user, incoming.Remote);
+    }
+
+    private void OnArrived(Arrived arrived)
+    {
+        var user = _usersByKey.GetValueOrDefault(arrived.UserKey);
+        var refusal = _isStopping ? "the publisher is stopping"
+            : user is null ? "there is no such user (any more)"
+            : user.RefusalAt(Now);
+        if (refusal is not null)
+        {
+            Logger.ConsumerRejected(arrived.Remote, refusal);
+            Audit(new AuditRecord(Now, "refused", user?.Name, Detail: $"{arrived.Remote}: {refusal}"));
+            Refuse(arrived, new LinkRefusal(_isStopping ? LinkRefusalCode.Unavailable : LinkRefusalCode.NotAdmitted, refusal));
+            return;
+        }
+
+        if (arrived.Hello.IsResume)
+        {
+            // Whoever resumes a session must be the user that it belongs to, whatever else it knows.
+            var known = _sessions.FirstOrDefault(session => session.Value.Link == arrived.Hello.LinkId && session.Value.UserKey == arrived.UserKey);
+            if (known.Key is null)
+                Refuse(arrived, LinkRefusal.UnknownLink);
+            else if (known.Value.ExpelledBecause is { } reason)
+                Refuse(arrived, new LinkRefusal(LinkRefusalCode.NotAdmitted, reason));
+            else
+                known.Key.Tell(new SessionProtocol.AttachCarrier(arrived.Carrier, arrived.Hello));
+            return;
+        }
+
+        if (user!.SingleSession)
+        {
+            foreach (var (other, session) in _sessions.Where(session => session.Value.UserKey == arrived.UserKey))
+                Expel(other, session, $"user '{user.Name}' may have one session only, and has connected from {arrived.Remote}");
+        }
+
+        var name = $"{_prefix}{_nextSession++}";
+        var wire = SessionWires.ForPublisher(Options, arrived.Carrier, arrived.Hello, out var link);
+        var context = new SessionContext(name, wire, user.Name, _extensions, _parts.Metrics.For(TunnelRole.Server), Logger);
+        var actor = Context.Watch(Context.ActorOf(
+            PublisherSessionActor.Props(context, user, Options, _parts.Targets, _audit, _parts.Clock), name));
+        _sessions.Add(actor, new Session(name, arrived.UserKey, link, arrived.Remote));
+        Logger.UserConnected(user.Name, name);
+        Audit(new AuditRecord(Now, "login", user.Name, Detail: $"{name} from {arrived.Remote}"));
+    }
+
+    private static void Refuse(Arrived arrived, LinkRefusal refusal) =>
+
+        // RefuseAsync ends the carrier whatever happens and does not throw.
+        _ = CarrierHandshake.RefuseAsync(arrived.Carrier, refusal);
+
+    private static void Expel(IActorRef actor, Session session, string reason)
+    {
+        if (session.ExpelledBecause is not null)
+            return;
+        session.ExpelledBecause = reason;
+        actor.Tell(new PublisherSessionProtocol.Expel(reason));
+    }
+
+    private void ReadDirectory()
+    {
+        if (_isReading)
+            return;
+        _isReading = true;
+        var (store, known) = (_parts.Store, _dataVersion);
+        _ = Task.Run(() => Read(store, known)).PipeTo(Self, failure: e => new DirectoryFailed(e.Message));
+    }
+
+    private static object Read(PublisherStore store, long? known)
+    {
+        // The version before the content: a change in between is seen again.
+        var version = store.DataVersion;
+        return version == known ? DirectoryUnchanged.Instance : new DirectoryRead(version, store.ListUsers());
+    }
+
+    private void OnDirectory(DirectoryRead read)
+    {
+        _isReading = false;
+        var isFirst = _dataVersion is null;
+        _dataVersion = read.Version;
+        _usersByKey.Clear();
+        foreach (var user in read.Users)
+            _usersByKey.Add(user.KeyFingerprint, user);
+        if (isFirst)
+        {
+            // Not before it is known who may come in.
+            OnDial();
+            return;
+        }
+
+        foreach (var (actor, session) in _sessions)
+        {
+            if (!_usersByKey.TryGetValue(session.UserKey, out var user))
+                Expel(actor, session, "the user was deleted");
+            else
+                actor.Tell(new PublisherSessionProtocol.UserChanged(user));
+        }
+
+        ApplyExpiry();
+    }
+
+    private void ApplyExpiry()
+    {
+        foreach (var (actor, session) in _sessions)
+        {
+            if (_usersByKey.TryGetValue(session.UserKey, out var user) && user.RefusalAt(Now) is { } refusal)
+                Expel(actor, session, refusal);
+        }
+    }
+
+    private void OnTerminated(IActorRef actor)
+    {
+        if (_sessions.Remove(actor, out var session))
+            _traffic.Forget(session.Name);
+        if (_isStopping && _sessions.Count == 0)
+            AnswerStopped();
+    }
+
+    private void OnGetState()
+    {
+        var (problem, relay, users, traffic) = (_relayProblem, _parts.Dialer.Name, _usersByKey.Count, _traffic);
+        _ = StateAsync([.. _sessions.Keys]).PipeTo(Sender);
+
+        async Task<PublisherState> StateAsync(IActorRef[] sessions)
+        {
+            var online = await Task.WhenAll(sessions.Select(async session =>
+            {
+                try
+                {
+                    var user = await session.Ask<OnlineUser>(PublisherSessionProtocol.GetOnlineUser.Instance, TimeSpan.FromSeconds(2)).ConfigureAwait(false);
+                    var (bytesIn, bytesOut) = traffic.Of(user.Session);
+                    return user with { BytesIn = bytesIn, BytesOut = bytesOut };
+                }
+                catch (AskTimeoutException)
+                {
+                    // It has just ended.
+                    return null;
+                }
+            })).ConfigureAwait(false);
+            return new PublisherState(problem is null, problem, relay, [.. online.OfType<OnlineUser>().OrderBy(user => user.User, StringComparer.Ordinal)], users);
+        }
+    }
+
+    private void OnStop()
+    {
+        _stopAskers.Add(Sender);
+        if (!_isStopping)
+        {
+            _isStopping = true;
+            Timers.Cancel("dial");
+            _stopping.Cancel();
+            foreach (var session in _sessions.Keys)
+                session.Tell(new SessionProtocol.Drain(Options.DrainTimeout));
+        }
+
+        if (_sessions.Count == 0)
+            AnswerStopped();
+    }
+
+    private void AnswerStopped()
+    {
+        foreach (var asker in _stopAskers)
+            asker.Tell(PublisherProtocol.Stopped.Instance);
+        _stopAskers.Clear();
+    }
+
+    protected override void PostStop()
+    {
+        _stopping.Cancel();
+        _stopping.Dispose();
+        _control?.Dispose();
+    }
+}

@@ -1,0 +1,222 @@
+using System.Net.Http.Headers;
+using System.Security.Cryptography;
+using System.Security.Cryptography.X509Certificates;
+using Akka.Actor;
+using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Server.Kestrel.Core.Features;
+using Microsoft.Extensions.Logging;
+using VTunnel.Bridge.Identity;
+using VTunnel.Bridge.State;
+using VTunnel.Bridge.Wire;
+using VTunnel.Diagnostics;
+
+namespace VTunnel.Bridge.Relay;
+
+/// <summary>
+/// The HTTP side of a relay. Whoever does not show a valid admission in the very first request is passed on to what a plain
+/// web server would answer, so that a probe cannot tell what this is.
+/// </summary>
+internal sealed class RelayEndpoint
+{
+    private readonly RelayStore _store;
+    private readonly RelayOptions _options;
+    private readonly TimeProvider _clock;
+    private readonly IActorRef _relay;
+    private readonly ILogger _logger;
+    private readonly string _relayId;
+    private readonly AdmissionLedger _ledger;
+
+    public RelayEndpoint(RelayStore store, RelayOptions options, TimeProvider clock, IActorRef relay, ILogger logger)
+    {
+        _store = store;
+        _options = options;
+        _clock = clock;
+        _relay = relay;
+        _logger = logger;
+        _relayId = store.Settings.Id;
+        _ledger = new AdmissionLedger(clock, options.AdmissionWindow);
+    }
+
+    /// <summary>Before the WebSocket middleware: everything without a valid admission goes to <paramref name="otherwise"/>.</summary>
+    public async Task HandleAsync(HttpContext context, RequestDelegate admitted, RequestDelegate otherwise)
+    {
+        if (Admit(context) is not { } admission)
+        {
+            await otherwise(context).ConfigureAwait(false);
+        }
+        else if (admission.Kind == AdmissionKind.Enrol)
+        {
+            await EnrolAsync(context, admission, otherwise).ConfigureAwait(false);
+        }
+        else if (Find(admission) is { } publisher && context.Request.Headers.Upgrade.Count > 0)
+        {
+            context.Items[typeof(Admission)] = (admission, publisher);
+            await admitted(context).ConfigureAwait(false);
+        }
+        else
+        {
+            await otherwise(context).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>After the WebSocket middleware.</summary>
+    public async Task AcceptAsync(HttpContext context)
+    {
+        var (admission, publisher) = ((Admission, EnrolledPublisher))context.Items[typeof(Admission)]!;
+        if (!context.WebSockets.IsWebSocketRequest || !context.WebSockets.WebSocketRequestedProtocols.Contains(RelayDialer.SubProtocol))
+        {
+            context.Response.StatusCode = StatusCodes.Status404NotFound;
+            return;
+        }
+
+        DisableRateLimits(context);
+        var isControl = admission.Kind == AdmissionKind.Publish;
+        var remote = $"{context.Connection.RemoteIpAddress}:{context.Connection.RemotePort}";
+        var accept = new WebSocketAcceptContext { SubProtocol = RelayDialer.SubProtocol, KeepAliveInterval = isControl ? RelayDialer.ControlKeepAlive : TimeSpan.Zero };
+        if (isControl)
+            accept.KeepAliveTimeout = RelayDialer.ControlKeepAlive;
+        var socket = new RelayedSocket(await context.WebSockets.AcceptWebSocketAsync(accept).ConfigureAwait(false), remote);
+        using var _ = socket;
+        switch (admission.Kind)
+        {
+            case AdmissionKind.Publish:
+                var control = new RelayControl(socket);
+                _relay.Tell(new RelayProtocol.PublisherArrived(publisher.Fingerprint, publisher.Name, control));
+                await control.RunAsync().ConfigureAwait(false);
+                _relay.Tell(new RelayProtocol.PublisherLeft(publisher.Fingerprint, control));
+                break;
+            case AdmissionKind.Answer:
+                _relay.Tell(new RelayProtocol.AnswerArrived(publisher.Fingerprint, admission.Stream ?? "", socket));
+                await socket.Done.ConfigureAwait(false);
+                break;
+            default:
+                using (var user = admission.LoadCertificate())
+                    _relay.Tell(new RelayProtocol.ConsumerArrived(publisher.Fingerprint, publisher.Name, Keys.Fingerprint(user), socket));
+                await socket.Done.ConfigureAwait(false);
+                break;
+        }
+    }
+
+    private Admission? Admit(HttpContext context)
+    {
+        if (context.Request.Headers.Authorization is not [{ } header]
+            || !AuthenticationHeaderValue.TryParse(header, out var value)
+            || !value.Scheme.Equals(Admission.Scheme, StringComparison.OrdinalIgnoreCase)
+            || Admission.Read(value.Parameter ?? "") is not { } admission)
+            return null;
+        return (admission.Kind == AdmissionKind.Enrol || admission.Audience == _relayId) && _ledger.TryTake(admission) ? admission : null;
+    }
+
+    /// <summary>The publisher that an admission is about, if it is enrolled and the admission's certificate is its own or a user's.</summary>
+    private EnrolledPublisher? Find(Admission admission)
+    {
+        try
+        {
+            if (_store.Find(admission.Tenant) is not { } publisher)
+                return null;
+            using var certificate = admission.LoadCertificate();
+            if (admission.Kind != AdmissionKind.Consume)
+                return Keys.Fingerprint(certificate) == publisher.Fingerprint ? publisher : null;
+            using var authority = X509CertificateLoader.LoadCertificate(publisher.Certificate);
+            return Keys.IsIssuedBy(certificate, authority) ? publisher : null;
+        }
+        catch (BridgeException e)
+        {
+            _logger.BridgeStateUnreadable(e.Message);
+            return null;
+        }
+        catch (CryptographicException)
+        {
+            // A certificate that cannot be checked admits nobody.
+            return null;
+        }
+    }
+
+    private async Task EnrolAsync(HttpContext context, Admission admission, RequestDelegate otherwise)
+    {
+        string? refusal;
+        try
+        {
+            using var certificate = admission.LoadCertificate();
+            refusal = Keys.Fingerprint(certificate) != admission.Tenant
+                ? "the certificate is not the publisher's"
+                : _store.Enrol(admission.Audience, certificate, Printable(admission.Name), _clock.GetUtcNow());
+        }
+        catch (BridgeException e)
+        {
+            _logger.BridgeStateUnreadable(e.Message);
+            context.Response.StatusCode = StatusCodes.Status503ServiceUnavailable;
+            return;
+        }
+
+        if (refusal is not null)
+        {
+            _logger.RelayEnrolmentRefused(context.Connection.RemoteIpAddress?.ToString() ?? "unknown", refusal);
+            await otherwise(context).ConfigureAwait(false);
+            return;
+        }
+
+        _logger.RelayEnrolled(Printable(admission.Name), admission.Tenant[..12]);
+        context.Response.ContentType = "text/plain; charset=utf-8";
+        await context.Response.WriteAsync(_relayId, context.RequestAborted).ConfigureAwait(false);
+    }
+
+    /// <summary>What a publisher calls itself goes into logs and tables.</summary>
+    private static string Printable(string? name)
+    {
+        var text = new string([.. (name ?? "").Where(c => !char.IsControl(c)).Take(64)]);
+        return text.Length > 0 ? text : "publisher";
+    }
+
+    /// <summary>A session that waits for a slow reader is none of the clients that Kestrel drops for being slow.</summary>
+    private static void DisableRateLimits(HttpContext context)
+    {
+        if (context.Features.Get<IHttpMinRequestBodyDataRateFeature>() is { } receiving)
+            receiving.MinDataRate = null;
+        if (context.Features.Get<IHttpMinResponseDataRateFeature>() is { } sending)
+            sending.MinDataRate = null;
+    }
+}
+
+/// <summary>Takes each admission once, and only near its time: one that was overheard is of no use to anybody.</summary>
+internal sealed class AdmissionLedger
+{
+    /// <summary>Valid admissions at a time; beyond it, by somebody who holds a key, further ones wait for their turn as refusals.</summary>
+    private const int MaxNonces = 200_000;
+
+    private static readonly TimeSpan StartSlack = TimeSpan.FromSeconds(2);
+
+    private readonly TimeProvider _clock;
+    private readonly TimeSpan _window;
+    private readonly DateTimeOffset _start;
+    private readonly Lock _gate = new();
+    private readonly HashSet<string> _nonces = [];
+    private readonly Queue<(DateTimeOffset Until, string Nonce)> _expiring = new();
+
+    public AdmissionLedger(TimeProvider clock, TimeSpan window)
+    {
+        _clock = clock;
+        _window = window;
+        _start = clock.GetUtcNow();
+    }
+
+    /// <summary>Whether this is its first use, at its time.</summary>
+    public bool TryTake(Admission admission)
+    {
+        var now = _clock.GetUtcNow();
+        var time = admission.Time is > 0 and < 253_402_300_799 ? DateTimeOffset.FromUnixTimeSeconds(admission.Time) : default;
+
+        // What was shown to an earlier process of this relay is not remembered, so nothing from before its start is taken.
+        if ((now - time).Duration() > _window || time < _start - StartSlack || admission.Nonce.Length is < 16 or > 64)
+            return false;
+        lock (_gate)
+        {
+            while (_expiring.TryPeek(out var oldest) && oldest.Until < now)
+                _nonces.Remove(_expiring.Dequeue().Nonce);
+            if (_nonces.Count >= MaxNonces || !_nonces.Add(admission.Nonce))
+                return false;
+            _expiring.Enqueue((now + (_window * 2), admission.Nonce));
+            return true;
+        }
+    }
+}

@@ -1,0 +1,97 @@
+using System.Globalization;
+
+namespace VTunnel.Bridge.State;
+
+/// <summary>One thing that happened.</summary>
+/// <param name="Time">When.</param>
+/// <param name="Kind">What, e.g. <c>stream</c>, <c>login</c>, <c>refused</c>, <c>revoked</c>.</param>
+/// <param name="User">Whom it is about; null for nobody in particular. At the relay: the publisher.</param>
+/// <param name="Target">The <c>host:port</c> of a stream; null elsewhere.</param>
+/// <param name="Detail">The rest, in words.</param>
+/// <param name="Duration">How long a stream or session lasted; null elsewhere.</param>
+/// <param name="BytesIn">Bytes of a stream to the target; null elsewhere.</param>
+/// <param name="BytesOut">Bytes of a stream from the target; null elsewhere.</param>
+public sealed record AuditRecord(
+    DateTimeOffset Time,
+    string Kind,
+    string? User,
+    string? Target = null,
+    string? Detail = null,
+    TimeSpan? Duration = null,
+    long? BytesIn = null,
+    long? BytesOut = null);
+
+/// <summary>The table of what happened, bounded: the oldest goes first.</summary>
+internal static class AuditTable
+{
+    /// <summary>How many records are kept.</summary>
+    public const int MaxRecords = 20_000;
+
+    /// <summary>The longest text that is kept; what peers call themselves must not fill the disk.</summary>
+    private const int MaxText = 300;
+
+    public const string Schema =
+        """
+        CREATE TABLE audit (
+          id INTEGER PRIMARY KEY AUTOINCREMENT,
+          time TEXT NOT NULL,
+          kind TEXT NOT NULL,
+          user TEXT,
+          target TEXT,
+          detail TEXT,
+          milliseconds INTEGER,
+          bytes_in INTEGER,
+          bytes_out INTEGER);
+        CREATE INDEX audit_time ON audit (time);
+        """;
+
+    public static void Add(SqliteFile.Database database, IEnumerable<AuditRecord> records)
+    {
+        foreach (var record in records)
+        {
+            database.Run(
+                "INSERT INTO audit (time, kind, user, target, detail, milliseconds, bytes_in, bytes_out) VALUES ($time, $kind, $user, $target, $detail, $ms, $in, $out)",
+                ("$time", Text(record.Time)),
+                ("$kind", record.Kind),
+                ("$user", Cut(record.User)),
+                ("$target", Cut(record.Target)),
+                ("$detail", Cut(record.Detail)),
+                ("$ms", record.Duration is { } duration ? (long)duration.TotalMilliseconds : null),
+                ("$in", record.BytesIn),
+                ("$out", record.BytesOut));
+        }
+
+        database.Run($"DELETE FROM audit WHERE id <= (SELECT MAX(id) FROM audit) - {MaxRecords}");
+    }
+
+    /// <summary>The newest records that fit, oldest first.</summary>
+    public static List<AuditRecord> Read(SqliteFile.Database database, string? user, DateTimeOffset? since, int limit)
+    {
+        var records = database.Query(
+            """
+            SELECT time, kind, user, target, detail, milliseconds, bytes_in, bytes_out FROM audit
+            WHERE ($user IS NULL OR user = $user) AND ($since IS NULL OR time >= $since) ORDER BY id DESC LIMIT $limit
+            """,
+            row => new AuditRecord(
+                Time(row.GetString(0)),
+                row.GetString(1),
+                row.IsDBNull(2) ? null : row.GetString(2),
+                row.IsDBNull(3) ? null : row.GetString(3),
+                row.IsDBNull(4) ? null : row.GetString(4),
+                row.IsDBNull(5) ? null : TimeSpan.FromMilliseconds(row.GetInt64(5)),
+                row.IsDBNull(6) ? null : row.GetInt64(6),
+                row.IsDBNull(7) ? null : row.GetInt64(7)),
+            ("$user", user),
+            ("$since", since is { } from ? Text(from) : null),
+            ("$limit", limit));
+        records.Reverse();
+        return records;
+    }
+
+    /// <summary>A time as text that sorts as times do.</summary>
+    public static string Text(DateTimeOffset time) => time.UtcDateTime.ToString("yyyy-MM-dd'T'HH:mm:ss.fff'Z'", CultureInfo.InvariantCulture);
+
+    public static DateTimeOffset Time(string text) => DateTimeOffset.Parse(text, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal);
+
+    private static string? Cut(string? text) => text is { Length: > MaxText } ? text[..MaxText] : text;
+}

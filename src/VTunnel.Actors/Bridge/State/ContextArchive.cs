@@ -1,0 +1,74 @@
+using System.IO.Compression;
+
+namespace VTunnel.Bridge.State;
+
+/// <summary>A whole context in one zip file, keys included, to be moved to another machine.</summary>
+public static class ContextArchive
+{
+    private const string Marker = "vtunnel-context";
+    private const int MaxFiles = 16;
+    private const long MaxFileBytes = 256L * 1024 * 1024;
+
+    /// <summary>Writes a context.</summary>
+    /// <exception cref="BridgeException">There is no such context, or the file cannot be written.</exception>
+    public static void Export(StateDirectory state, string name, string path)
+    {
+        ArgumentNullException.ThrowIfNull(state);
+        state.Load(name);
+        using var file = new MemoryStream();
+        StateFiles.Guard(state.Path, () =>
+        {
+            using var zip = new ZipArchive(file, ZipArchiveMode.Create, leaveOpen: true);
+            Add(zip, Marker, System.Text.Encoding.UTF8.GetBytes(name));
+            foreach (var content in Directory.GetFiles(state.FolderOf(name)))
+                Add(zip, Path.GetFileName(content), File.ReadAllBytes(content));
+        });
+        StateFiles.Write(path, file.ToArray());
+    }
+
+    /// <summary>Reads what <see cref="Export"/> wrote.</summary>
+    /// <returns>The name of the new context; null if the file is something else.</returns>
+    /// <exception cref="BridgeException">It is damaged, or the name is taken.</exception>
+    public static string? TryImport(StateDirectory state, string path, string? name)
+    {
+        ArgumentNullException.ThrowIfNull(state);
+        try
+        {
+            using var zip = ZipFile.OpenRead(path);
+            if (zip.GetEntry(Marker) is not { } marker)
+                return null;
+            using var reader = new StreamReader(marker.Open());
+            var chosen = name ?? state.FreeName(reader.ReadLine() ?? "");
+            if (state.HasContext(chosen))
+                throw new BridgeException(BridgeError.Invalid, $"there is a context '{chosen}' already; choose another name: --context NAME");
+            if (zip.Entries.Count > MaxFiles || zip.Entries.Any(entry => entry.FullName != entry.Name || entry.Name is "." or ".." or "" || entry.Length > MaxFileBytes))
+                throw new BridgeException(BridgeError.Damaged, $"{path}: this is not what 'vtunnel config export' wrote");
+            StateFiles.CreateFolder(state.FolderOf(chosen));
+            foreach (var entry in zip.Entries.Where(entry => entry.Name != Marker))
+            {
+                using var stream = entry.Open();
+                using var content = new MemoryStream();
+                stream.CopyTo(content);
+                StateFiles.Write(Path.Combine(state.FolderOf(chosen), entry.Name), content.ToArray());
+            }
+
+            state.Load(chosen);
+            return chosen;
+        }
+        catch (InvalidDataException)
+        {
+            // No zip file, or a truncated one: whoever reads bundles says so.
+            return null;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new BridgeException(BridgeError.Invalid, $"{path}: {Options.OptionRules.FileProblem(e)}", e);
+        }
+    }
+
+    private static void Add(ZipArchive zip, string name, byte[] content)
+    {
+        using var entry = zip.CreateEntry(name).Open();
+        entry.Write(content);
+    }
+}

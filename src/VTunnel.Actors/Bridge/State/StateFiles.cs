@@ -1,0 +1,92 @@
+using System.Text;
+
+namespace VTunnel.Bridge.State;
+
+/// <summary>Files of the state: readable by their owner alone, and replaced as a whole or not at all.</summary>
+internal static class StateFiles
+{
+    private const UnixFileMode OwnerFile = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+    private const UnixFileMode OwnerFolder = OwnerFile | UnixFileMode.UserExecute;
+
+    /// <summary>Makes a folder and those above it; what exists stays as it is.</summary>
+    public static void CreateFolder(string path) => Guard(path, () =>
+    {
+        if (OperatingSystem.IsWindows())
+            Directory.CreateDirectory(path);
+        else
+            Directory.CreateDirectory(path, OwnerFolder);
+    });
+
+    /// <summary>Makes an empty file that only its owner can read, unless there is one.</summary>
+    public static void CreateFile(string path) => Guard(path, () =>
+    {
+        if (File.Exists(path))
+            return;
+        try
+        {
+            using var file = Open(path, FileMode.CreateNew);
+        }
+        catch (IOException) when (File.Exists(path))
+        {
+            // Another process was faster.
+        }
+    });
+
+    /// <summary>Whoever reads meanwhile sees the old file or the new one; a full disk leaves the old one.</summary>
+    public static void Write(string path, byte[] content) => Guard(path, () =>
+    {
+        var next = $"{path}.{Guid.NewGuid():N}.new";
+        try
+        {
+            using (var file = Open(next, FileMode.CreateNew))
+            {
+                file.Write(content);
+                file.Flush(flushToDisk: true);
+            }
+
+            File.Move(next, path, overwrite: true);
+        }
+        catch
+        {
+            File.Delete(next);
+            throw;
+        }
+    });
+
+    /// <inheritdoc cref="Write(string, byte[])"/>
+    public static void Write(string path, string content) => Write(path, Encoding.UTF8.GetBytes(content));
+
+    /// <summary>The file, or null if there is none.</summary>
+    public static byte[]? TryRead(string path)
+    {
+        byte[]? content = null;
+        Guard(path, () =>
+        {
+            if (File.Exists(path))
+                content = File.ReadAllBytes(path);
+        });
+        return content;
+    }
+
+    /// <summary>Turns what the system says into what a user can do something about.</summary>
+    public static void Guard(string path, Action action)
+    {
+        try
+        {
+            action();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or NotSupportedException)
+        {
+            throw new BridgeException(
+                BridgeError.Storage, $"{path} cannot be used: {e.Message.TrimEnd('.')}; see to its permissions and to space on the disk, or give another --state-dir", e);
+        }
+    }
+
+    private static FileStream Open(string path, FileMode mode)
+    {
+        var options = new FileStreamOptions { Mode = mode, Access = FileAccess.Write };
+        if (!OperatingSystem.IsWindows())
+            options.UnixCreateMode = OwnerFile;
+        return new FileStream(path, options);
+    }
+}

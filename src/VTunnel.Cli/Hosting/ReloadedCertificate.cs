@@ -1,0 +1,75 @@
+using System.Net.Security;
+using Microsoft.Extensions.Logging;
+
+namespace VTunnel.Cli.Hosting;
+
+/// <summary>A certificate from files that are read again when they have changed, at most once a second; one that cannot be used changes nothing.</summary>
+internal sealed partial class ReloadedCertificate
+{
+    private static readonly TimeSpan CheckInterval = TimeSpan.FromSeconds(1);
+
+    private readonly string _certificateFile;
+    private readonly string _keyFile;
+    private readonly Lock _gate = new();
+    private SslServerAuthenticationOptions _options;
+    private (DateTime, DateTime) _stamp;
+    private long _checked;
+
+    public ReloadedCertificate(string certificateFile, string keyFile, ServerCertificate first)
+    {
+        (_certificateFile, _keyFile) = (certificateFile, keyFile);
+        _options = From(first);
+        _stamp = Stamp();
+        _checked = TimeProvider.System.GetTimestamp();
+    }
+
+    /// <summary>Where to tell of reloads; set before the first connection.</summary>
+    public ILogger? Logger { get; set; }
+
+    /// <summary>What the next handshake uses.</summary>
+    public SslServerAuthenticationOptions Options
+    {
+        get
+        {
+            lock (_gate)
+            {
+                if (TimeProvider.System.GetElapsedTime(_checked) < CheckInterval)
+                    return _options;
+                _checked = TimeProvider.System.GetTimestamp();
+                var stamp = Stamp();
+                if (stamp == _stamp)
+                    return _options;
+                _stamp = stamp;
+                Reload();
+                return _options;
+            }
+        }
+    }
+
+    private void Reload()
+    {
+        var (certificate, certificateProblem, keyProblem) = ServerCertificate.Load(_certificateFile, _keyFile);
+        if (certificate is not null)
+            _options = From(certificate);
+        if (Logger is null)
+            return;
+        if (certificate is null)
+            LogNotReloaded(Logger, certificateProblem ?? keyProblem ?? "it cannot be read");
+        else
+            LogReloaded(Logger, certificate.Certificate.NotAfter);
+    }
+
+    private static SslServerAuthenticationOptions From(ServerCertificate certificate) => new()
+    {
+        ServerCertificateContext = SslStreamCertificateContext.Create(certificate.Certificate, certificate.Chain, offline: true),
+    };
+
+    /// <summary>A file that is gone has a time of its own.</summary>
+    private (DateTime, DateTime) Stamp() => (File.GetLastWriteTimeUtc(_certificateFile), File.GetLastWriteTimeUtc(_keyFile));
+
+    [LoggerMessage(9301, LogLevel.Information, "The certificate was read again; it is valid until {Until}")]
+    private static partial void LogReloaded(ILogger logger, DateTime until);
+
+    [LoggerMessage(9302, LogLevel.Warning, "The certificate files have changed and cannot be used, so the former certificate stays: {Reason}")]
+    private static partial void LogNotReloaded(ILogger logger, string reason);
+}

@@ -1,0 +1,303 @@
+using System.Net;
+using System.Net.Http.Headers;
+using System.Net.Sockets;
+using System.Net.WebSockets;
+using System.Security.Cryptography;
+using System.Security.Cryptography.X509Certificates;
+using VTunnel.Bridge.Identity;
+using VTunnel.Bridge.Relay;
+using VTunnel.Bridge.State;
+using VTunnel.Bridge.Wire;
+using VTunnel.Carriers;
+using VTunnel.Protocol.Bridge;
+using VTunnel.Testing;
+using VTunnel.Testing.Network;
+
+namespace VTunnel.Actors.Tests.Bridge;
+
+/// <summary>Who gets in where, and what everybody else sees.</summary>
+public sealed class AdmissionTests
+{
+    private static DateTimeOffset Now => TimeProvider.System.GetUtcNow();
+
+    private static Uri Http(BridgeHouse house, string path = "/") => new($"http://127.0.0.1:{house.Url.Port}{path}");
+
+    private static async Task<string> DescribeAsync(HttpResponseMessage response)
+    {
+        var headers = response.Headers.Concat(response.Content.Headers).Where(header => header.Key != "Date").OrderBy(header => header.Key, StringComparer.Ordinal);
+        return $"{(int)response.StatusCode} {string.Join("; ", headers.Select(header => $"{header.Key}: {string.Join(',', header.Value)}"))} {await response.Content.ReadAsStringAsync()}";
+    }
+
+    [Fact]
+    public async Task A_probe_sees_the_same_404_whatever_it_tries()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var publisher = await house.JoinAsync("office");
+        using var identity = publisher.LoadPublisher("publisher");
+        using var http = new HttpClient();
+        var answers = new HashSet<string>();
+        foreach (var path in new[] { "/", "/health", "/index.html", "/relay", "/..%2f" })
+        {
+            foreach (var method in new[] { HttpMethod.Get, HttpMethod.Post, HttpMethod.Put, HttpMethod.Options })
+            {
+                using var request = new HttpRequestMessage(method, Http(house, path));
+                answers.Add(await DescribeAsync(await http.SendAsync(request)));
+            }
+        }
+
+        string[] tokens =
+        [
+            "nonsense", "a.b", $"{new string('a', 9000)}.b", Admit(house, identity, AdmissionKind.Publish, audience: "another-relay"),
+            Admit(house, identity, AdmissionKind.Publish, time: Now - TimeSpan.FromHours(1)), Admit(house, identity, AdmissionKind.Publish),
+            Admit(house, identity, AdmissionKind.Enrol, audience: "wrong-code"), Admit(house, identity, AdmissionKind.Publish)[..^4] + "AAAA",
+        ];
+        foreach (var token in tokens)
+        {
+            using var request = new HttpRequestMessage(HttpMethod.Get, Http(house));
+            request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", token);
+            answers.Add(await DescribeAsync(await http.SendAsync(request)));
+        }
+
+        Assert.Equal("404 Content-Length: 0 ", Assert.Single(answers));
+    }
+
+    [Fact]
+    public async Task A_probe_sees_the_cover_site_where_there_is_one()
+    {
+        using var site = new TempDirectory();
+        site.Write("index.html", "<h1>Gardening</h1>");
+        await using var house = await BridgeHouse.StartAsync(cover: site.Path);
+        using var http = new HttpClient();
+
+        Assert.Equal("<h1>Gardening</h1>", await http.GetStringAsync(Http(house)));
+        Assert.Equal(HttpStatusCode.NotFound, (await http.GetAsync(Http(house, "/relay.db"))).StatusCode);
+
+        // Behind the site the relay is as it was.
+        await using var service = TargetServer.StartEcho();
+        var port = FreePorts.Next();
+        var publisher = await house.JoinAsync("office");
+        var user = house.CreateUser(publisher, "alice", new BridgeGrant(port, "127.0.0.1", service.Port));
+        house.Serve(publisher);
+        await house.ConnectAsync(user);
+        await Payload.EchoOnceAsync(port).WaitAsync(TestTimeouts.Step);
+    }
+
+    [Fact]
+    public async Task An_admission_works_once()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var publisher = await house.JoinAsync("office");
+        using var identity = publisher.LoadPublisher("publisher");
+        var overheard = Admit(house, identity, AdmissionKind.Publish);
+
+        using var first = await UpgradeAsync(house, overheard);
+        Assert.Equal(WebSocketState.Open, first.State);
+        var refused = await Assert.ThrowsAsync<WebSocketException>(() => UpgradeAsync(house, overheard));
+        Assert.Contains("404", refused.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_user_of_one_publisher_gets_nowhere_at_another()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var office = await house.JoinAsync("office");
+        var other = await house.JoinAsync("other");
+        var eve = house.CreateUser(other, "eve", new BridgeGrant(1000, "127.0.0.1", 1));
+        using var certificate = eve.LoadUser("user");
+        var (target, relay) = (office.Load("publisher").Publisher, eve.Relay("user"));
+
+        // The relay does not pass eve on to a publisher that has not issued her certificate ...
+        using var dialer = new RelayDialer(relay, target, certificate, TestTimeouts.Step, TimeProvider.System);
+        var refused = await Assert.ThrowsAsync<TunnelConnectException>(() => dialer.DialAsync(AdmissionKind.Consume, null, CancellationToken.None));
+        Assert.Equal(ConnectError.Forbidden, refused.Code);
+
+        // ... and if it did, the publisher would not take it.
+        using var identity = office.LoadPublisher("publisher");
+        var (near, far) = await SocketPairAsync();
+        var accepting = EndToEndTls.AcceptAsync(near, "eve", identity, CancellationToken.None);
+        var dialling = Record.ExceptionAsync(async () =>
+        {
+            var carrier = await EndToEndTls.ConnectAsync(far, "office", certificate, identity.Fingerprint, CancellationToken.None);
+            await carrier.ReceiveAsync(new byte[10]);
+        });
+        var rejected = await Assert.ThrowsAsync<TunnelConnectException>(() => accepting.WaitAsync(TestTimeouts.Step));
+        Assert.Contains("not one of this publisher's", rejected.Message, StringComparison.Ordinal);
+        Assert.NotNull(await dialling.WaitAsync(TestTimeouts.Step));
+    }
+
+    [Fact]
+    public async Task A_publisher_that_is_not_the_pinned_one_is_refused_by_the_consumer()
+    {
+        using var pinned = PublisherIdentity.Create();
+        using var impostor = PublisherIdentity.Create();
+        using var key = Keys.Create();
+        using var issued = pinned.Issue("alice", new PublicKey(key));
+        using var user = issued.CopyWithPrivateKey(key);
+        var (near, far) = await SocketPairAsync();
+        var accepting = Record.ExceptionAsync(() => EndToEndTls.AcceptAsync(near, "alice", impostor, CancellationToken.None));
+
+        var refused = await Assert.ThrowsAsync<TunnelConnectException>(
+            () => EndToEndTls.ConnectAsync(far, "office", user, pinned.Fingerprint, CancellationToken.None).WaitAsync(TestTimeouts.Step));
+
+        Assert.Equal(ConnectError.TlsFailed, refused.Code);
+        Assert.Contains("is not the publisher", refused.Message, StringComparison.Ordinal);
+        Assert.NotNull(await accepting.WaitAsync(TestTimeouts.Step));
+    }
+
+    [Fact]
+    public async Task A_user_cannot_pass_for_the_publisher_with_a_certificate_that_the_publisher_issued()
+    {
+        using var publisher = PublisherIdentity.Create();
+        using var key = Keys.Create();
+        using var issued = publisher.Issue("mallory", new PublicKey(key));
+        using var forged = Keys.Create();
+
+        // A certificate issued by mallory's own is not one of the publisher's, either.
+        var request = new CertificateRequest(Keys.Name("alice"), forged, HashAlgorithmName.SHA256);
+        using var below = request.Create(issued.SubjectName, X509SignatureGenerator.CreateForECDsa(key), Keys.NotBefore, Keys.NotAfter, Keys.SerialNumber());
+
+        Assert.True(Keys.IsIssuedBy(issued, publisher.Certificate));
+        Assert.False(Keys.IsIssuedBy(below, publisher.Certificate));
+        Assert.NotEqual(publisher.Fingerprint, Keys.Fingerprint(issued));
+    }
+
+    [Fact]
+    public async Task A_consumer_that_asks_for_what_is_not_granted_is_reset_and_the_target_never_hears_of_it()
+    {
+        await using var forbidden = TargetServer.StartEcho();
+        await using var granted = TargetServer.StartEcho();
+        await using var house = await BridgeHouse.StartAsync();
+        var (open, closed) = (FreePorts.Next(), FreePorts.Next());
+        var publisher = await house.JoinAsync("office");
+        var user = house.CreateUser(publisher, "eve", new BridgeGrant(open, "127.0.0.1", granted.Port));
+
+        // A consumer that believes what it likes: its checks are for comfort, the publisher's count.
+        user.SaveGrants("user", [new BridgeGrant(open, "127.0.0.1", granted.Port), new BridgeGrant(closed, "127.0.0.1", forbidden.Port)]);
+        await house.ConnectAsync(user);
+        using var visitor = await Payload.ConnectAsync(closed);
+        await visitor.GetStream().WriteAsync(new byte[100]);
+        house.Serve(publisher);
+
+        var end = await Record.ExceptionAsync(() => Payload.ReceiveAsync(visitor.GetStream(), 1).WaitAsync(TestTimeouts.Step));
+
+        Assert.IsType<IOException>(end);
+        Assert.Equal(0, forbidden.ConnectionCount);
+        await house.LoggedAsync("eve asked for", $"127.0.0.1:{forbidden.Port}");
+        await house.LoggedAsync("says", "is not granted to you");
+        await Payload.EchoOnceAsync(open).WaitAsync(TestTimeouts.Step);
+        using var store = publisher.OpenPublisherStore("publisher");
+        await house.LoggedAsync("Audit: stream-end");
+        await WaitUntilAsync(() => store.ReadAudit("eve", null, 100).Any(record => record.Kind == "denied" && record.Target == $"127.0.0.1:{forbidden.Port}"));
+        await WaitUntilAsync(() => store.ReadAudit("eve", null, 100).Any(
+            record => record.Kind == "stream-end" && record.Target == $"127.0.0.1:{granted.Port}" && record is { BytesIn: 1000, BytesOut: 1000, Duration: not null }));
+    }
+
+    [Theory]
+    [InlineData(26)]
+    [InlineData(-26)]
+    public async Task A_wrong_clock_keeps_nobody_out(int hours)
+    {
+        var clock = new WrongClock(TimeSpan.FromHours(hours));
+        await using var service = TargetServer.StartEcho();
+        await using var house = await BridgeHouse.StartAsync();
+        var port = FreePorts.Next();
+        var publisher = await house.JoinAsync("office", clock: clock);
+        var user = house.CreateUser(publisher, "alice", new BridgeGrant(port, "127.0.0.1", service.Port));
+        house.Serve(publisher, clock);
+        await house.ConnectAsync(user, clock);
+
+        await Payload.EchoOnceAsync(port).WaitAsync(TestTimeouts.Step);
+    }
+
+    [Fact]
+    public async Task A_code_enrols_one_publisher_once()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var code = house.Store.Invite(Now, TimeSpan.FromHours(1));
+        await house.JoinAsync("first", code);
+
+        var used = await Assert.ThrowsAsync<TunnelConnectException>(() => house.JoinAsync("second", code));
+        var wrong = await Assert.ThrowsAsync<TunnelConnectException>(() => house.JoinAsync("third", "abcd-abcd-abcd-abcd-abcd-abcd-abcd-abcd"));
+        var late = await Assert.ThrowsAsync<TunnelConnectException>(() => house.JoinAsync("fourth", house.Store.Invite(Now - TimeSpan.FromHours(2), TimeSpan.FromHours(1))));
+
+        Assert.All([used, wrong, late], e => Assert.Equal(ConnectError.Unauthorized, e.Code));
+        await house.LoggedAsync("An enrolment from", "the code was used by publisher");
+        await house.LoggedAsync("An enrolment from", "there is no such code");
+        await house.LoggedAsync("An enrolment from", "the code expired at");
+        Assert.Equal(["first"], house.Store.List().Select(publisher => publisher.Name));
+    }
+
+    [Fact]
+    public async Task Of_enrolments_at_the_same_time_with_one_code_one_succeeds()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var code = house.Store.Invite(Now, TimeSpan.FromHours(1));
+
+        var results = await Task.WhenAll(Enumerable.Range(0, 8).Select(number => Record.ExceptionAsync(() => house.JoinAsync($"publisher-{number}", code))));
+
+        Assert.Single(results, e => e is null);
+        Assert.Single(house.Store.List());
+    }
+
+    [Fact]
+    public async Task A_publisher_at_its_limit_of_connections_refuses_further_ones_and_nobody_else_notices()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var house = await BridgeHouse.StartAsync(new RelayOptions { MaxStreamsPerPublisher = 1 });
+        var ports = FreePorts.Next(3);
+        var office = await house.JoinAsync("office");
+        var other = await house.JoinAsync("other");
+        var alice = house.CreateUser(office, "alice", new BridgeGrant(ports[0], "127.0.0.1", service.Port));
+        var bob = house.CreateUser(office, "bob", new BridgeGrant(ports[1], "127.0.0.1", service.Port));
+        var carol = house.CreateUser(other, "carol", new BridgeGrant(ports[2], "127.0.0.1", service.Port));
+        house.Serve(office);
+        house.Serve(other);
+        await house.ConnectAsync(alice);
+        await Payload.EchoOnceAsync(ports[0]).WaitAsync(TestTimeouts.Step);
+
+        await house.ConnectAsync(bob);
+        await house.LoggedAsync("No connection to office", "at its limit of connections");
+        await house.ConnectAsync(carol);
+        await Payload.EchoOnceAsync(ports[2]).WaitAsync(TestTimeouts.Step);
+        await Payload.EchoOnceAsync(ports[0]).WaitAsync(TestTimeouts.Step);
+    }
+
+    private static string Admit(
+        BridgeHouse house, PublisherIdentity identity, AdmissionKind kind, string? audience = null, DateTimeOffset? time = null)
+    {
+        using var key = identity.Certificate.GetECDsaPrivateKey()!;
+        return new Admission(
+            kind, audience ?? house.Store.Settings.Id, identity.Fingerprint, (time ?? Now).ToUnixTimeSeconds(), Admission.NewNonce(), identity.Certificate.RawData).Sign(key);
+    }
+
+    private static async Task<ClientWebSocket> UpgradeAsync(BridgeHouse house, string admission)
+    {
+        var socket = new ClientWebSocket();
+        socket.Options.AddSubProtocol(RelayDialer.SubProtocol);
+        socket.Options.SetRequestHeader("Authorization", "Bearer " + admission);
+        await socket.ConnectAsync(house.Url, CancellationToken.None).WaitAsync(TestTimeouts.Step);
+        return socket;
+    }
+
+    /// <summary>Two WebSockets that are connected with each other.</summary>
+    private static async Task<(WebSocket Near, WebSocket Far)> SocketPairAsync()
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        var far = new TcpClient();
+        var connecting = far.ConnectAsync((IPEndPoint)listener.LocalEndpoint);
+        var near = await listener.AcceptTcpClientAsync();
+        await connecting;
+        return (
+            WebSocket.CreateFromStream(near.GetStream(), new WebSocketCreationOptions { IsServer = true }),
+            WebSocket.CreateFromStream(far.GetStream(), new WebSocketCreationOptions { IsServer = false }));
+    }
+
+    private static async Task WaitUntilAsync(Func<bool> condition)
+    {
+        using var clock = new PeriodicTimer(TimeSpan.FromMilliseconds(20));
+        using var deadline = new CancellationTokenSource(TestTimeouts.Step);
+        while (!condition())
+            await clock.WaitForNextTickAsync(deadline.Token);
+    }
+}

@@ -1,0 +1,241 @@
+using System.Security.Cryptography;
+using System.Security.Cryptography.X509Certificates;
+using Microsoft.Data.Sqlite;
+using VTunnel.Bridge;
+using VTunnel.Bridge.Identity;
+using VTunnel.Bridge.State;
+using VTunnel.Protocol.Bridge;
+using VTunnel.Testing;
+
+namespace VTunnel.Actors.Tests.Bridge;
+
+/// <summary>What is kept, and what becomes of it when it is damaged.</summary>
+public sealed class StateTests
+{
+    private static DateTimeOffset Now => TimeProvider.System.GetUtcNow();
+
+    private static (Bundle Bundle, byte[] Zip, PublisherIdentity Publisher) MakeBundle(string? passphrase = null)
+    {
+        var publisher = PublisherIdentity.Create();
+        using var key = Keys.Create();
+        using var certificate = publisher.Issue("alice", new PublicKey(key));
+        var bundle = new Bundle(
+            new BundleManifest(
+                1, "alice", new Uri("wss://relay.example.com/"), new string('0', 32), publisher.Fingerprint, "office", certificate.ExportCertificatePem(), null,
+                [new BridgeGrant(5432, "127.0.0.1", 5432)], null),
+            Keys.ExportPem(key, passphrase));
+        return (bundle, bundle.ToZip(publisher), publisher);
+    }
+
+    [Fact]
+    public void A_bundle_that_was_truncated_anywhere_is_refused()
+    {
+        var (_, zip, publisher) = MakeBundle();
+        using var kept = publisher;
+        for (var length = 0; length < zip.Length; length += 7)
+            Assert.Equal(BridgeError.Damaged, Assert.Throws<BridgeException>(() => Bundle.FromZip(zip[..length])).Code);
+    }
+
+    [Fact]
+    public void A_bundle_that_was_edited_anywhere_is_refused_or_means_the_same()
+    {
+        var (bundle, zip, publisher) = MakeBundle();
+        using var kept = publisher;
+        var refused = 0;
+        for (var at = 0; at < zip.Length; at += 3)
+        {
+            var edited = zip.ToArray();
+            edited[at] ^= 0x11;
+            try
+            {
+                // A zip file has bytes that mean nothing: the times of its entries.
+                var read = Bundle.FromZip(edited);
+                Assert.Equal(bundle.KeyPem, read.KeyPem);
+                Assert.Equal(bundle.Manifest with { Grants = [] }, read.Manifest with { Grants = [] });
+                Assert.Equal(bundle.Manifest.Grants, read.Manifest.Grants);
+            }
+            catch (BridgeException e)
+            {
+                Assert.Equal(BridgeError.Damaged, e.Code);
+                refused++;
+            }
+        }
+
+        Assert.True(refused > zip.Length / 6, $"only {refused} edits were refused");
+    }
+
+    [Fact]
+    public void A_bundle_signed_by_somebody_else_is_refused()
+    {
+        var (bundle, _, publisher) = MakeBundle();
+        using var kept = publisher;
+        using var other = PublisherIdentity.Create();
+        var e = Assert.Throws<BridgeException>(() => Bundle.FromZip(bundle.ToZip(other)));
+        Assert.Contains("another publisher", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_passphrase_opens_its_bundle_and_no_other_does()
+    {
+        var (_, zip, publisher) = MakeBundle("correct horse battery");
+        using var kept = publisher;
+        using var folder = new TempDirectory();
+        var state = new StateDirectory(folder.File("state"));
+        var bundle = Bundle.FromZip(zip);
+
+        Assert.Contains("has a passphrase", Assert.Throws<BridgeException>(() => state.Import(bundle, null, null)).Message, StringComparison.Ordinal);
+        Assert.Contains("not the one", Assert.Throws<BridgeException>(() => state.Import(bundle, "wrong", null)).Message, StringComparison.Ordinal);
+        Assert.Equal(("alice@office", true), state.Import(bundle, "correct horse battery", null));
+        Assert.Equal(("alice@office", false), state.Import(bundle, "correct horse battery", null));
+        using var user = state.LoadUser("alice@office");
+        Assert.True(user.HasPrivateKey);
+    }
+
+    [Fact]
+    public void A_requested_key_never_leaves_and_its_bundle_opens_where_it_is_and_nowhere_else()
+    {
+        using var folder = new TempDirectory();
+        var state = new StateDirectory(folder.File("state"));
+        using var publisher = PublisherIdentity.Create();
+        var request = CertificateRequest.LoadSigningRequestPem(state.CreateRequest("alice"), HashAlgorithmName.SHA256);
+        using var certificate = publisher.Issue("alice", request.PublicKey);
+        var zip = new Bundle(
+            new BundleManifest(
+                1, "alice", new Uri("wss://relay.example.com/"), new string('0', 32), publisher.Fingerprint, "office", certificate.ExportCertificatePem(), null, [], null),
+            null).ToZip(publisher);
+
+        Assert.Contains("there is no key", Assert.Throws<BridgeException>(() => new StateDirectory(folder.File("other")).Import(Bundle.FromZip(zip), null, null)).Message, StringComparison.Ordinal);
+        var (name, _) = state.Import(Bundle.FromZip(zip), null, null);
+        using var user = state.LoadUser(name);
+        Assert.Equal(Keys.Fingerprint(certificate), Keys.Fingerprint(user));
+    }
+
+    [Fact]
+    public void Contexts_are_chosen_renamed_deleted_and_checked()
+    {
+        using var folder = new TempDirectory();
+        var state = new StateDirectory(folder.File("state"));
+        var (_, first, one) = MakeBundle();
+        var (_, second, two) = MakeBundle();
+        using var keptOne = one;
+        using var keptTwo = two;
+        state.Import(Bundle.FromZip(first), null, null);
+        state.Import(Bundle.FromZip(second), null, null);
+
+        Assert.Equal(["alice@office", "alice@office-2"], state.ContextNames);
+        Assert.Equal("alice@office", state.Resolve(ContextKind.Consumer, null));
+        state.UseContext("alice@office-2");
+        state.RenameContext("alice@office-2", "second");
+        Assert.Equal("second", state.Resolve(ContextKind.Consumer, null));
+        Assert.Throws<BridgeException>(() => state.Resolve(ContextKind.Publisher, "second"));
+        Assert.Throws<BridgeException>(() => state.RenameContext("second", "../outside"));
+        state.DeleteContext("second");
+        Assert.Equal(["alice@office"], state.ContextNames);
+
+        File.WriteAllText(Path.Combine(folder.File("state"), "contexts", "alice@office", "context.json"), "{ \"version\": 1");
+        Assert.Equal(BridgeError.Damaged, Assert.Throws<BridgeException>(() => state.Load("alice@office")).Code);
+    }
+
+    [Fact]
+    public void A_context_moves_to_another_machine_whole()
+    {
+        using var folder = new TempDirectory();
+        var (here, there) = (new StateDirectory(folder.File("here")), new StateDirectory(folder.File("there")));
+        var (_, zip, publisher) = MakeBundle();
+        using var kept = publisher;
+        here.Import(Bundle.FromZip(zip), null, null);
+        ContextArchive.Export(here, "alice@office", folder.File("moved.zip"));
+
+        Assert.Equal("alice@office", ContextArchive.TryImport(there, folder.File("moved.zip"), null));
+        Assert.Equal(here.Load("alice@office") with { Grants = null }, there.Load("alice@office") with { Grants = null });
+        using var user = there.LoadUser("alice@office");
+        Assert.True(user.HasPrivateKey);
+        Assert.Null(ContextArchive.TryImport(there, folder.Write("other.zip", "no zip file"), null));
+    }
+
+    [Fact]
+    public void A_full_disk_leaves_the_state_as_it_was()
+    {
+        using var folder = new TempDirectory();
+        using var store = RelayStore.Initialize(folder.File("relay"), "localhost", new Uri("ws://localhost/"));
+        var known = store.Invite(Now, TimeSpan.FromDays(1));
+        using (var limit = new SqliteConnection($"Data Source={Path.Combine(folder.File("relay"), RelayStore.FileName)};Pooling=False"))
+        {
+            limit.Open();
+            using var command = limit.CreateCommand();
+            command.CommandText = "PRAGMA wal_checkpoint(TRUNCATE)";
+            command.ExecuteNonQuery();
+        }
+
+        // SQLite's own limit gives the error of a full disk (SQLITE_FULL).
+        store.LimitPages();
+        BridgeException? full = null;
+        for (var tries = 0; full is null && tries < 2000; tries++)
+            full = Record.Exception(() => store.Invite(Now, TimeSpan.FromDays(1))) as BridgeException;
+
+        Assert.Equal(BridgeError.Storage, full?.Code);
+        Assert.Contains("the disk is full", full!.Message, StringComparison.Ordinal);
+        using var identity = PublisherIdentity.Create();
+        Assert.NotNull(store.Settings);
+        Assert.NotNull(known);
+        Assert.Empty(store.List());
+    }
+
+    [Fact]
+    public void A_state_of_a_later_version_and_one_that_is_no_database_are_refused()
+    {
+        using var folder = new TempDirectory();
+        using (RelayStore.Initialize(folder.File("relay"), "localhost", new Uri("ws://localhost/")))
+        {
+        }
+
+        var path = Path.Combine(folder.File("relay"), RelayStore.FileName);
+        using (var connection = new SqliteConnection($"Data Source={path};Pooling=False"))
+        {
+            connection.Open();
+            using var command = connection.CreateCommand();
+            command.CommandText = "PRAGMA user_version = 99";
+            command.ExecuteNonQuery();
+        }
+
+        Assert.Contains("later version", Assert.Throws<BridgeException>(() => RelayStore.Open(folder.File("relay"))).Message, StringComparison.Ordinal);
+        File.WriteAllText(path, "this is no database, but long enough to be looked at as one: " + new string('x', 5000));
+        Assert.Equal(BridgeError.Damaged, Assert.Throws<BridgeException>(() => RelayStore.Open(folder.File("relay"))).Code);
+    }
+
+    [Fact]
+    public void A_folder_that_cannot_be_written_is_told_as_such()
+    {
+        using var folder = new TempDirectory();
+        var file = folder.Write("file", "");
+        var e = Assert.Throws<BridgeException>(() => RelayStore.Initialize(Path.Combine(file, "relay"), "localhost", new Uri("ws://localhost/")));
+        Assert.Equal(BridgeError.Storage, e.Code);
+        Assert.Contains("--state-dir", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void The_audit_keeps_the_newest_records_and_finds_those_of_a_user()
+    {
+        using var folder = new TempDirectory();
+        using var store = new PublisherStore(folder.File("publisher.db"));
+        store.Audit([.. Enumerable.Range(0, AuditTable.MaxRecords).Select(number => new AuditRecord(Now, "stream-end", "alice", $"t:{number}"))]);
+        store.Audit([.. Enumerable.Range(0, 500).Select(number => new AuditRecord(Now, "login", "bob"))]);
+
+        Assert.Equal(AuditTable.MaxRecords, store.ReadAudit(null, null, int.MaxValue).Count);
+        Assert.Equal(500, store.ReadAudit("bob", null, int.MaxValue).Count);
+        Assert.Equal("t:500", store.ReadAudit("alice", null, int.MaxValue)[0].Target);
+        Assert.Empty(store.ReadAudit("alice", Now + TimeSpan.FromHours(1), 10));
+    }
+
+    [Fact]
+    public void Two_targets_cannot_share_a_local_port_and_nothing_is_kept_of_the_attempt()
+    {
+        using var folder = new TempDirectory();
+        using var store = new PublisherStore(folder.File("publisher.db"));
+        store.CreateApp("web", [new BridgeGrant(8080, "10.0.0.7", 80)], Now);
+        var e = Assert.Throws<BridgeException>(() => store.CreateUser(
+            "alice", "k", new UserCredentials("c", null), new UserChange { Add = [new BridgeGrant(8080, "127.0.0.1", 8080)], AddApps = ["web"] }, null, Now));
+        Assert.Contains("local port 8080", e.Message, StringComparison.Ordinal);
+        Assert.Empty(store.ListUsers());
+    }
+}

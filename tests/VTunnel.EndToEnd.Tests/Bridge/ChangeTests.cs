@@ -1,0 +1,170 @@
+using System.Diagnostics;
+using System.Net.Sockets;
+using VTunnel.Testing;
+using VTunnel.Testing.Network;
+
+namespace VTunnel.EndToEnd.Tests.Bridge;
+
+/// <summary>Every change takes effect at once, live streams included, and the consumer is told why.</summary>
+public sealed class ChangeTests
+{
+    /// <summary>From the moment that the command has ended.</summary>
+    private static readonly TimeSpan AtOnce = TimeSpan.FromSeconds(1);
+
+    /// <summary>A connection that is used, so that it is known to be up.</summary>
+    private static async Task<TcpClient> OpenAsync(int port)
+    {
+        var client = await Payload.ConnectAsync(port);
+        await Payload.EchoAsync(client.GetStream(), 1000).WaitAsync(TestTimeouts.Step);
+        return client;
+    }
+
+    /// <summary>Waits until the connection breaks; gives the time that it took.</summary>
+    private static async Task<TimeSpan> UntilBrokenAsync(TcpClient client, long since)
+    {
+        try
+        {
+            var read = await client.GetStream().ReadAsync(new byte[10]).AsTask().WaitAsync(TestTimeouts.Step);
+            Assert.Equal(0, read);
+        }
+        catch (IOException)
+        {
+            // A reset, as it should be.
+        }
+
+        return Stopwatch.GetElapsedTime(since);
+    }
+
+    [Fact]
+    public async Task A_revoked_user_is_cut_off_within_a_second_and_told_why()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var lab = await BridgeLab.StartAsync();
+        var local = FreePorts.Next();
+        await lab.CreateUserAsync("alice", "-m", $"{local}:{service.Port}");
+        await lab.ServeAsync();
+        var consumer = await lab.ConnectAsync("alice");
+        using var visitor = await OpenAsync(local);
+
+        await lab.RunAsync("publisher", "revoke", "user", "alice");
+        var since = Stopwatch.GetTimestamp();
+
+        Assert.True(await UntilBrokenAsync(visitor, since) < AtOnce);
+        Assert.Equal(6, await consumer.WaitForExitAsync());
+        Assert.Contains("vtunnel: not admitted: user 'alice' was revoked", consumer.Output.Lines);
+        var again = lab.Connect("alice");
+        Assert.Equal(6, await again.WaitForExitAsync());
+        Assert.Contains("vtunnel: not admitted: user 'alice' was revoked", again.Output.Lines);
+    }
+
+    [Fact]
+    public async Task A_withdrawn_grant_resets_its_streams_only_and_a_new_one_opens_its_port()
+    {
+        await using var first = TargetServer.StartEcho();
+        await using var second = TargetServer.StartEcho();
+        await using var third = TargetServer.StartEcho();
+        await using var lab = await BridgeLab.StartAsync();
+        var ports = FreePorts.Next(3);
+        await lab.CreateUserAsync("alice", "-m", $"{ports[0]}:{first.Port}", "-m", $"{ports[1]}:{second.Port}");
+        await lab.ServeAsync();
+        var consumer = await lab.ConnectAsync("alice");
+        using var toFirst = await OpenAsync(ports[0]);
+        using var toSecond = await OpenAsync(ports[1]);
+
+        await lab.RunAsync("publisher", "edit", "user", "alice", "--remove", $"{ports[0]}", "-m", $"{ports[2]}:{third.Port}");
+        var since = Stopwatch.GetTimestamp();
+
+        Assert.True(await UntilBrokenAsync(toFirst, since) < AtOnce);
+        await consumer.Output.WaitForAsync($"127.0.0.1:{first.Port} is not granted to you any more; 1 open connections were reset");
+        await consumer.Output.WaitForAsync($"Local port {ports[0]} is closed");
+        await consumer.Output.WaitForAsync($"Local port {ports[2]} leads to 127.0.0.1:{third.Port}");
+        await Payload.EchoAsync(toSecond.GetStream(), 1000).WaitAsync(TestTimeouts.Step);
+        await Payload.EchoOnceAsync(ports[2]).WaitAsync(TestTimeouts.Step);
+        await Assert.ThrowsAsync<SocketException>(() => Payload.ConnectAsync(ports[0]));
+    }
+
+    [Fact]
+    public async Task A_deleted_user_is_cut_off_and_an_expired_one_too()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var lab = await BridgeLab.StartAsync();
+        var ports = FreePorts.Next(2);
+        await lab.CreateUserAsync("alice", "-m", $"{ports[0]}:{service.Port}");
+        await lab.CreateUserAsync("bob", "-m", $"{ports[1]}:{service.Port}");
+        await lab.ServeAsync();
+        var alice = await lab.ConnectAsync("alice");
+        var bob = await lab.ConnectAsync("bob");
+        using var fromAlice = await OpenAsync(ports[0]);
+        using var fromBob = await OpenAsync(ports[1]);
+
+        await lab.RunAsync("publisher", "delete", "user", "alice");
+        await UntilBrokenAsync(fromAlice, Stopwatch.GetTimestamp());
+        Assert.Equal(6, await alice.WaitForExitAsync());
+        await Payload.EchoAsync(fromBob.GetStream(), 1000).WaitAsync(TestTimeouts.Step);
+
+        await lab.RunAsync("publisher", "edit", "user", "bob", "--expires", "1s");
+        await UntilBrokenAsync(fromBob, Stopwatch.GetTimestamp());
+        Assert.Equal(6, await bob.WaitForExitAsync());
+        Assert.Contains(bob.Output.Lines, line => line.StartsWith("vtunnel: not admitted: user 'bob' has expired", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task A_second_session_of_a_single_session_user_ends_the_first_one()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var lab = await BridgeLab.StartAsync();
+        var ports = FreePorts.Next(2);
+        await lab.CreateUserAsync("alice", "-m", $"{ports[0]}:{service.Port}", "--single-session");
+        await lab.ServeAsync();
+        var first = await lab.ConnectAsync("alice");
+        using var visitor = await OpenAsync(ports[0]);
+
+        var second = lab.Start(
+            "elsewhere", "connect", [lab.File("alice.zip"), "--map", $"{ports[1]}:{ports[0]}", "--log-level", "debug"]);
+        await second.Output.WaitForAsync("Connected to ");
+
+        Assert.Equal(6, await first.WaitForExitAsync());
+        Assert.Contains(first.Output.Lines, line => line.Contains("may have one session only", StringComparison.Ordinal));
+        await Payload.EchoOnceAsync(ports[1]).WaitAsync(TestTimeouts.Step);
+    }
+
+    [Fact]
+    public async Task An_application_grants_its_targets_and_a_change_of_it_reaches_all_who_have_it()
+    {
+        await using var first = TargetServer.StartEcho();
+        await using var second = TargetServer.StartEcho();
+        await using var lab = await BridgeLab.StartAsync();
+        var ports = FreePorts.Next(2);
+        await lab.RunAsync("publisher", "create", "app", "web", "-m", $"{ports[0]}:{first.Port}");
+        await lab.RunAsync("publisher", "create", "user", "alice", "--app", "web");
+        await lab.RunAsync("publisher", "create", "user", "bob", "--from", "alice");
+        await lab.RunAsync("publisher", "export", "user", "bob", "--out", lab.File("bob.zip"));
+        await lab.ServeAsync();
+        var bob = await lab.ConnectAsync("bob");
+        await Payload.EchoOnceAsync(ports[0]).WaitAsync(TestTimeouts.Step);
+
+        await lab.RunAsync("publisher", "edit", "app", "web", "-m", $"{ports[1]}:{second.Port}");
+
+        await bob.Output.WaitForAsync($"Local port {ports[1]} leads to 127.0.0.1:{second.Port}");
+        await Payload.EchoOnceAsync(ports[1]).WaitAsync(TestTimeouts.Step);
+        var refused = await lab.TryRunAsync("publisher", "delete", "app", "web");
+        Assert.Equal(2, refused.ExitCode);
+        Assert.Contains("granted to alice, bob", refused.Errors[0], StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_removed_publisher_is_cut_off_from_the_relay_and_its_users_with_it()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var lab = await BridgeLab.StartAsync();
+        var local = FreePorts.Next();
+        await lab.CreateUserAsync("alice", "-m", $"{local}:{service.Port}");
+        await lab.ServeAsync();
+        var consumer = await lab.ConnectAsync("alice");
+
+        await lab.RunAsync("relay", "relay", "remove", "publisher");
+
+        await lab.Publisher.Output.WaitForAsync("the relay does not admit this identity (404)");
+        await consumer.Output.WaitForAsync("has lost its connection");
+    }
+}

@@ -1,0 +1,79 @@
+using System.Text;
+using VTunnel.EndToEnd.Tests.CommandLine;
+using VTunnel.Testing;
+using VTunnel.Testing.Network;
+using VTunnel.Testing.Programs;
+
+namespace VTunnel.EndToEnd.Tests.Bridge;
+
+public sealed class WalkThroughTests
+{
+    /// <summary>As a script would run it: nothing waits for anything but the commands themselves.</summary>
+    private const string Script =
+        """
+        set -e
+        trap 'kill $(jobs -p) 2> /dev/null' EXIT
+        vtunnel relay init --domain localhost --url ws://127.0.0.1:$P/ --state-dir relay
+        vtunnel relay --host 127.0.0.1 --port $P --no-tls --state-dir relay &
+        vtunnel join ws://127.0.0.1:$P/ "$(vtunnel relay invite --quiet --state-dir relay)" --state-dir publisher
+        vtunnel create user alice -m $LOCAL:$SERVICE --state-dir publisher
+        vtunnel export user alice --out alice.zip --state-dir publisher
+        vtunnel serve --state-dir publisher &
+        vtunnel connect alice.zip --state-dir consumer &
+        wait -n
+        """;
+
+    [Fact]
+    public async Task The_sequence_for_scripts_carries_bytes_to_the_service_and_back()
+    {
+        await using var service = TargetServer.StartEcho();
+        using var folder = new TempDirectory();
+        var local = FreePorts.Next();
+        var environment = new Dictionary<string, string?>
+        {
+            ["P"] = $"{FreePorts.Next()}",
+            ["LOCAL"] = $"{local}",
+            ["SERVICE"] = $"{service.Port}",
+            ["PATH"] = $"{Path.GetDirectoryName(VTunnelProgram.Path)}:{Environment.GetEnvironmentVariable("PATH")}",
+        };
+        await using var script = RunningProgram.Start("bash", ["-c", Script], environment, folder.Path);
+        await script.Output.WaitForAsync("as alice, through", timeout: TestTimeouts.Long);
+
+        await Payload.EchoOnceAsync(local, 3_000_000).WaitAsync(TestTimeouts.Step);
+
+        Assert.Contains(script.Output.Lines, line => line.Contains("Next, on the machine of 'alice':   vtunnel connect alice.zip", StringComparison.Ordinal));
+        script.Signal(ProgramSignal.Terminate);
+        await script.WaitForExitAsync();
+    }
+
+    [Fact]
+    public async Task Quiet_commands_print_the_value_alone()
+    {
+        await using var lab = await BridgeLab.StartAsync();
+        Assert.Matches("^([a-z2-9]{4}-){7}[a-z2-9]{4}\n$", (await lab.RunAsync("relay", "relay", "invite", "--quiet")).Output);
+        Assert.Equal("alice\n", (await lab.RunAsync("publisher", "create", "user", "alice", "-m", "5432:5432", "--quiet")).Output);
+        Assert.Equal(lab.File("a.zip") + "\n", (await lab.RunAsync("publisher", "export", "user", "alice", "--out", lab.File("a.zip"), "--quiet")).Output);
+        Assert.Equal("alice\n", (await lab.RunAsync("publisher", "list", "users", "--quiet")).Output);
+        Assert.Matches("^[0-9a-f]{64}\n$", (await lab.RunAsync("relay", "relay", "list", "--quiet")).Output);
+    }
+
+    [Fact]
+    public async Task Keys_and_bundles_can_be_read_by_their_owner_only()
+    {
+        if (OperatingSystem.IsWindows())
+            return;
+
+        await using var lab = await BridgeLab.StartAsync();
+        await lab.CreateUserAsync("alice", "-m", "5432:5432");
+        await lab.RunAsync("alice", "config", "import", lab.File("alice.zip"));
+
+        var files = new[] { "relay", "publisher", "alice" }.SelectMany(state => Directory.GetFiles(lab.File(state), "*", SearchOption.AllDirectories))
+            .Append(lab.File("alice.zip")).Where(file => !file.EndsWith(".sock", StringComparison.Ordinal)).ToList();
+
+        Assert.Contains(files, file => file.EndsWith("publisher.pem", StringComparison.Ordinal));
+        Assert.Contains(files, file => file.EndsWith("user.key", StringComparison.Ordinal));
+        Assert.All(files, file => Assert.True(
+            (System.IO.File.GetUnixFileMode(file) & ~(UnixFileMode.UserRead | UnixFileMode.UserWrite)) == 0, $"{file}: {System.IO.File.GetUnixFileMode(file)}"));
+        Assert.DoesNotContain("PRIVATE KEY", Encoding.Latin1.GetString(await System.IO.File.ReadAllBytesAsync(lab.File("relay/relay.db"))), StringComparison.Ordinal);
+    }
+}
