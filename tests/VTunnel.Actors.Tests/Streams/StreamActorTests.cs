@@ -55,7 +55,7 @@ public sealed class StreamActorTests : VirtualTimeKit
         var open = _pumpCalls.ExpectMsg<PumpCall.Open>();
         Assert.Same(visitor, open.Endpoint);
         open.Owner.Tell(new PumpEvents.StreamOpened(Key));
-        Assert.Equal(new TunnelEvents.StreamStarted("session-1", 5, 9000, "203.0.113.7:4711"), _events.ExpectMsg<TunnelEvents.StreamStarted>());
+        Assert.Equal(new TunnelEvents.StreamStarted("session-1", 5, 9000, "203.0.113.7:4711", "ci"), _events.ExpectMsg<TunnelEvents.StreamStarted>());
         open.Owner.Tell(new PumpEvents.StreamEnded(StreamEnd.Completed, 10, 20));
         var finished = _events.ExpectMsg<TunnelEvents.StreamFinished>();
         Assert.Equal((StreamEnd.Completed, 10, 20), (finished.End, finished.BytesIn, finished.BytesOut));

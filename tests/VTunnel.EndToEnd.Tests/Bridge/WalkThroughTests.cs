@@ -1,4 +1,5 @@
 using System.Text;
+using System.Runtime.Versioning;
 using VTunnel.EndToEnd.Tests.CommandLine;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
@@ -58,6 +59,7 @@ public sealed class WalkThroughTests
     }
 
     [Fact]
+    [UnsupportedOSPlatform("windows")]
     public async Task Keys_and_bundles_can_be_read_by_their_owner_only()
     {
         if (OperatingSystem.IsWindows())

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using VTunnel.Cli;
+using VTunnel.Cli.Commands;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
 
@@ -13,9 +14,9 @@ public sealed class BadInputTests
     private const string AnyClient = "client --server ws://host/ --forward 9000=localhost:3000 ";
 
     [Theory]
-    [InlineData("", "a command is missing; write one of server, client, demo, token, version")]
-    [InlineData("serve", "'serve': there is no such command; did you mean server?")]
-    [InlineData("frobnicate", "'frobnicate': there is no such command; the commands are server, client, demo, token, version")]
+    [InlineData("", "a command is missing; write one of {commands}")]
+    [InlineData("serer", "'serer': there is no such command; did you mean server?")]
+    [InlineData("frobnicate", "'frobnicate': there is no such command; the commands are {commands}")]
     [InlineData("token", "a command is missing; write one of create")]
     [InlineData("server --prt 3001", "--prt: there is no such option; did you mean --port?")]
     [InlineData("server -prt=3001", "-prt: there is no such option; did you mean --port?")]
@@ -87,7 +88,8 @@ public sealed class BadInputTests
     {
         using var folder = new TempDirectory();
         var result = await VTunnelProgram.RunAsync(arguments.Split(' ', StringSplitOptions.RemoveEmptyEntries), folder: folder.Path);
-        Assert.Equal([$"vtunnel: {expected}"], result.Errors);
+        var commands = string.Join(", ", CommandSpecs.Root.Commands.Select(command => command.Name));
+        Assert.Equal([$"vtunnel: {expected.Replace("{commands}", commands, StringComparison.Ordinal)}"], result.Errors);
         Assert.Equal(ExitCodes.Usage, result.ExitCode);
         Assert.Empty(result.Output);
     }

@@ -57,7 +57,7 @@ public sealed class HelpTests
     }
 
     [Theory]
-    [InlineData("vtunnel se", "server")]
+    [InlineData("vtunnel se", "serve\nserver")]
     [InlineData("vtunnel server --idle", "--idle-timeout")]
     [InlineData("vtunnel client --target", "--target-ca\n--target-connect-timeout\n--target-insecure")]
     [InlineData("vtunnel server --log-format ", "json\ntext")]
