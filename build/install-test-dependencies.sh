@@ -5,20 +5,30 @@ set -euo pipefail
 
 # Program, and Debian's package that has it.
 declare -A packages=(
+  [caddy]=caddy
   [curl]=curl
   [git]=git
+  [ip]=iproute2
   [nc]=netcat-openbsd
   [nginx]=nginx
   [node]=nodejs
   [npm]=npm
+  [pgbench]=postgresql-contrib
+  [postgres]=postgresql
+  [redis-cli]=redis-tools
+  [redis-server]=redis-server
   [ssh]=openssh-client
   [sshd]=openssh-server
+  [unshare]=util-linux
 )
+
+# Debian puts some programs where only root looks, and those of PostgreSQL where nobody does.
+search="$PATH:/usr/sbin:/sbin"
+for folder in /usr/lib/postgresql/*/bin; do search="$search:$folder"; done
 
 missing=()
 for program in "${!packages[@]}"; do
-  # Debian puts nginx where only root looks.
-  PATH="$PATH:/usr/sbin:/sbin" command -v "$program" > /dev/null || missing+=("${packages[$program]}")
+  PATH="$search" command -v "$program" > /dev/null || missing+=("${packages[$program]}")
 done
 [ "${#missing[@]}" -eq 0 ] && exit 0
 

@@ -50,6 +50,7 @@ internal sealed class TunnelBench : IDisposable
     private readonly LoadTarget _target = new();
     private readonly Results.Recorder _recorder = new();
     private readonly List<Candidate> _candidates = [];
+    private readonly List<BridgedCandidate> _bridges = [];
 
     public TunnelBench(BenchPlan plan, Progress progress, CancellationToken stop)
     {
@@ -65,7 +66,7 @@ internal sealed class TunnelBench : IDisposable
         var started = Stopwatch.GetTimestamp();
         var startedAt = DateTimeOffset.UtcNow;
         var steps = Steps();
-        _progress.Begin(_plan.Protocols.Count + 1 + steps.Sum(step => step.IsSlow ? SlowRounds : _plan.Rounds) + (Wants("throughput") ? _plan.Protocols.Count : 0));
+        _progress.Begin(_plan.Protocols.Count + 1 + steps.Sum(step => step.IsSlow ? SlowRounds : _plan.Rounds) + (Wants("throughput") ? _plan.Protocols.Count : 0) + (Wants("bridge") ? 3 : 0));
         StartCandidates();
         for (var round = 0; round < _plan.Rounds; round++)
         {
@@ -93,7 +94,7 @@ internal sealed class TunnelBench : IDisposable
 
     public void Dispose()
     {
-        foreach (var candidate in _candidates)
+        foreach (var candidate in _candidates.Concat(_bridges))
             candidate.Dispose();
         _target.Dispose();
     }
@@ -114,6 +115,9 @@ internal sealed class TunnelBench : IDisposable
         foreach (var peer in _plan.Peers)
             _candidates.Add(new PeerCandidate(peer, _target));
 
+        if (Wants("bridge"))
+            StartBridges();
+
         // Code that was not compiled yet, or not well, costs twice.
         if (!_plan.Scenarios.Any(scenario => scenario is "throughput" or "latency" or "connects" or "fairness"))
             return;
@@ -124,6 +128,48 @@ internal sealed class TunnelBench : IDisposable
             Loads.Bulk(candidate, _target, Direction.Both, 8, time);
             Loads.Echo(candidate, time / 4);
             Loads.Connects(candidate, time / 4);
+        }
+    }
+
+    private void StartBridges()
+    {
+        _progress.Next("starting relay, publisher and consumer");
+        _bridges.Add(new BridgeCandidate(_plan.Program, _target));
+        if (OpenSshBridgeCandidate.IsInstalled)
+            _bridges.Add(new OpenSshBridgeCandidate(_target));
+        foreach (var bridge in _bridges)
+        {
+            _progress.Next($"warming up {bridge.Name}");
+            Loads.Bulk(bridge, _target, Direction.Both, 8, WarmUp);
+            Loads.Echo(bridge, WarmUp / 4);
+        }
+    }
+
+    /// <summary>Two networks through a relay, end to end encrypted: the program and OpenSSH in turn, and each party by itself.</summary>
+    private void Bridge(Candidate running, int round)
+    {
+        if (running is not DirectCandidate)
+            return;
+        var direct = Loads.Echo(running, _plan.Window).GetValueAtPercentile(50) / 1e3;
+        for (var i = 0; i < _bridges.Count; i++)
+        {
+            var bridge = _bridges[(i + round) % _bridges.Count];
+            foreach (var (direction, streams) in ((Direction, int)[])[(Direction.Pull, 1), (Direction.Pull, 8), (Direction.Push, 1)])
+            {
+                var which = $"{direction.ToString().ToLowerInvariant()}-{streams}";
+                var before = bridge.PartyNames.ToDictionary(party => party, bridge.CpuTime);
+                var sample = Loads.Bulk(bridge, _target, direction, streams, _plan.Window);
+                var used = bridge.PartyNames.ToDictionary(party => party, party => (bridge.CpuTime(party) - before[party]).TotalSeconds);
+                Add("bridge", which, bridge, "rate", "MB/s", round, sample.MegabytesPerSecond);
+                Add("bridge", which, bridge, "cpu", "CPU s/GB", round, sample.CpuSecondsPerGigabyte);
+                foreach (var (party, seconds) in used)
+                    Add("bridge", which, bridge, $"cpu-{party}", "CPU s/GB", round, sample.CpuSecondsPerGigabyte * seconds / used.Values.Sum());
+            }
+
+            Add("bridge", "echo", bridge, "p50-added", "µs", round, (Loads.Echo(bridge, _plan.Window).GetValueAtPercentile(50) / 1e3) - direct);
+            Add("bridge", "memory", bridge, "resident", "MB", round, bridge.ResidentBytes() / 1e6);
+            foreach (var party in bridge.PartyNames)
+                Add("bridge", "memory", bridge, $"resident-{party}", "MB", round, bridge.ProcessesOf(party).Sum(ProcessUsage.ResidentBytes) / 1e6);
         }
     }
 
@@ -171,6 +217,8 @@ internal sealed class TunnelBench : IDisposable
             steps.Add(new Step("100 ms round trip", Wan, IsSlow: true));
         if (Wants("resume"))
             steps.Add(new Step("resuming", Resume, IsSlow: true));
+        if (Wants("bridge"))
+            steps.Add(new Step("two networks through a relay", Bridge));
         if (Wants("volume"))
             steps.Add(new Step(string.Create(CultureInfo.InvariantCulture, $"memory after {_plan.VolumeGigabytes} GB"), Volume, IsSlow: true));
         return steps;

@@ -53,6 +53,8 @@ public static class RelayHostingExtensions
             return Task.CompletedTask;
         });
         var otherwise = site.Build();
+        // A connection that was upgraded would hold up the end of the host.
+        app.Lifetime.ApplicationStopping.Register(relay.Stop);
         app.Run(context => relay.Endpoint.HandleAsync(context, admitted, otherwise));
     }
 }
@@ -75,6 +77,9 @@ public sealed class BridgeRelay : IAsyncDisposable
 
     /// <summary>Who is connected now.</summary>
     public Task<RelayStatus> GetStatusAsync() => _actor.Ask<RelayStatus>(RelayProtocol.GetStatus.Instance, TimeSpan.FromSeconds(5));
+
+    /// <summary>Begins to cut every connection.</summary>
+    internal void Stop() => _ = _system.Terminate();
 
     /// <summary>Cuts every connection.</summary>
     public async ValueTask DisposeAsync()

@@ -44,7 +44,7 @@ public abstract record BridgeMessage
             throw new SessionProtocolException(SessionError.ProtocolViolation, $"A message of the bridge is malformed: {e.Message}", e);
         }
 
-        if (message is BridgeGrants grants && grants.Grants.Any(grant => !grant.IsValid))
+        if (message is BridgeGrants grants && grants.Grants.Any(grant => grant is not { IsValid: true }))
             throw new SessionProtocolException(SessionError.ProtocolViolation, "A grant needs ports from 1 to 65535 and a host of at most 253 characters.");
         return message;
     }

@@ -29,6 +29,22 @@ public sealed class BenchTests
     }
 
     [Fact]
+    public async Task A_bridge_and_OpenSSH_in_its_place_are_measured_party_by_party()
+    {
+        await Tools.EnsureInstalledAsync();
+        using var folder = new TempDirectory();
+        var json = folder.File("result.json");
+        var run = await RunAsync("tunnel", "--program", BuiltProgram.File, "--scenario", "bridge", "--protocol", "v2", "--rounds", "1", "--seconds", "0.1", "--json", json);
+
+        Assert.True(run.ExitCode == 0, run.StandardOutput + run.StandardError);
+        var result = JsonSerializer.Deserialize(File.ReadAllText(json), BenchJson.Default.BenchResult)!;
+        foreach (var metric in new[] { "rate", "cpu", "cpu-relay", "cpu-publisher", "cpu-consumer" })
+            Assert.Equal(["bridge", "openssh-bridge"], result.Series.Where(series => series.Case == "pull-1" && series.Metric == metric).Select(series => series.Candidate).Order());
+        Assert.All(result.Series, series => Assert.Contains($"| `{series.Scenario}` |", Document, StringComparison.Ordinal));
+        Assert.All(result.Series.Where(series => series.Case == "memory"), series => Assert.InRange(series.Median, 1, 5000));
+    }
+
+    [Fact]
     public async Task A_short_run_gives_tables_and_json_as_documented_and_a_page_with_charts()
     {
         using var folder = new TempDirectory();

@@ -74,8 +74,12 @@ public sealed class WalkThroughTests
 
         Assert.Contains(files, file => file.EndsWith("publisher.pem", StringComparison.Ordinal));
         Assert.Contains(files, file => file.EndsWith("user.key", StringComparison.Ordinal));
-        Assert.All(files, file => Assert.True(
-            (System.IO.File.GetUnixFileMode(file) & ~(UnixFileMode.UserRead | UnixFileMode.UserWrite)) == 0, $"{file}: {System.IO.File.GetUnixFileMode(file)}"));
+        foreach (var file in files)
+        {
+            var mode = System.IO.File.GetUnixFileMode(file);
+            Assert.True((mode & ~(UnixFileMode.UserRead | UnixFileMode.UserWrite)) == 0, $"{file}: {mode}");
+        }
+
         Assert.DoesNotContain("PRIVATE KEY", Encoding.Latin1.GetString(await System.IO.File.ReadAllBytesAsync(lab.File("relay/relay.db"))), StringComparison.Ordinal);
     }
 }

@@ -9,8 +9,8 @@ internal static class Tools
 {
     private static readonly Task Installed = InstallAsync();
 
-    /// <summary>Where programs are: Debian keeps nginx where only root looks.</summary>
-    public static string SearchPath { get; } = Environment.GetEnvironmentVariable("PATH") + ":/usr/sbin:/sbin";
+    /// <summary>Where programs are: Debian keeps nginx where only root looks, and PostgreSQL where nobody does.</summary>
+    public static string SearchPath => string.Join(':', [Environment.GetEnvironmentVariable("PATH"), "/usr/sbin", "/sbin", .. PostgresFolders()]);
 
     /// <summary>Sees to it that curl, git, nginx, node, npm, ssh and sshd are there.</summary>
     public static Task EnsureInstalledAsync() => Installed;
@@ -65,6 +65,10 @@ internal static class Tools
         ["GIT_COMMITTER_NAME"] = "A. Tester",
         ["GIT_COMMITTER_EMAIL"] = "tester@example.com",
     };
+
+    private static IEnumerable<string> PostgresFolders() => Directory.Exists("/usr/lib/postgresql")
+        ? Directory.GetDirectories("/usr/lib/postgresql").Select(version => Path.Combine(version, "bin"))
+        : [];
 
     private static async Task InstallAsync()
     {

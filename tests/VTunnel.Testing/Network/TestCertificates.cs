@@ -10,7 +10,8 @@ public sealed class TestCertificates : IDisposable
     private readonly TempDirectory _directory = new();
 
     /// <summary>Makes both and writes them down.</summary>
-    public TestCertificates()
+    /// <param name="moreNames">What else the certificate is good for.</param>
+    public TestCertificates(params string[] moreNames)
     {
         var now = TimeProvider.System.GetUtcNow();
         using var authorityKey = ECDsa.Create(ECCurve.NamedCurves.nistP256);
@@ -26,6 +27,8 @@ public sealed class TestCertificates : IDisposable
         var names = new SubjectAlternativeNameBuilder();
         names.AddDnsName("localhost");
         names.AddIpAddress(IPAddress.Loopback);
+        foreach (var name in moreNames)
+            names.AddDnsName(name);
         request.CertificateExtensions.Add(names.Build());
         using var certificate = request.Create(authority, now.AddHours(-1), now.AddHours(12), RandomNumberGenerator.GetBytes(8));
 

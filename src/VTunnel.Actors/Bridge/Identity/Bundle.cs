@@ -97,7 +97,7 @@ public sealed record Bundle(BundleManifest Manifest, string? KeyPem)
             using var user = X509Certificate2.CreateFromPem(manifest.Certificate);
             if (!Keys.IsIssuedBy(user, publisher))
                 throw Damaged("the user's certificate is not the publisher's");
-            if (manifest.Grants.Any(grant => !grant.IsValid))
+            if (manifest.Grants.Any(grant => grant is not { IsValid: true }))
                 throw Damaged("a grant is not valid");
             return new Bundle(manifest, key);
         }

@@ -152,7 +152,7 @@ public sealed class StateDirectory
             throw new BridgeException(BridgeError.Damaged, $"{path} is of version {context.Version}, and this program reads version 1");
         if (!Enum.IsDefined(context.Kind) || !context.Relay.IsAbsoluteUri || context.Publisher.Length != 64
             || (context.Kind == ContextKind.Consumer && (context.User is null || context.Certificate is null))
-            || context.Grants?.Any(grant => !grant.IsValid) == true)
+            || context.Grants?.Any(grant => grant is not { IsValid: true }) == true)
             throw new BridgeException(BridgeError.Damaged, $"{path} is damaged: a field is missing or makes no sense; delete the context and set it up again");
         return context;
     }

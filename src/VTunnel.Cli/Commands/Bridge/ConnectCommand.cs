@@ -53,16 +53,16 @@ internal static partial class ConnectCommand
         {
             var file = new FileInfo(path);
             if (file.Exists && file.Length > Bundle.MaxBytes)
-                throw new BridgeException(BridgeError.Damaged, $"{path}: this is no bundle: it has more than {Bundle.MaxBytes} bytes");
+                throw new BridgeException(BridgeError.Invalid, $"this is no bundle: it has more than {Bundle.MaxBytes} bytes");
             return Bundle.FromZip(File.ReadAllBytes(path));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             throw new BridgeException(BridgeError.Invalid, $"{path}: {OptionRules.FileProblem(e)}", e);
         }
-        catch (BridgeException e) when (!e.Message.StartsWith(path, StringComparison.Ordinal))
+        catch (BridgeException e)
         {
-            throw new BridgeException(e.Code, $"{path}: {e.Message}", e);
+            throw new BridgeException(BridgeError.Invalid, $"{path}: {e.Message}", e);
         }
     }
 

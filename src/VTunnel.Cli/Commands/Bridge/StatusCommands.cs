@@ -317,7 +317,8 @@ internal static class StatusCommands
         if (running is not null)
         {
             RequireProbe(running);
-            await TestGrantsAsync(state.Load(name), async grant => (await ControlSocket.AskAsync<CheckAnswer>(path, $"check?{Uri.EscapeDataString(grant.ToString())}"))?.Problem);
+            var open = running.Ports.Select(port => BridgeCli.Mapping($"{port.Port}:{port.Target}", out var grant, out _) ? grant : null).OfType<BridgeGrant>().ToList();
+            await TestGrantsAsync(open, async grant => (await ControlSocket.AskAsync<CheckAnswer>(path, $"check?{Uri.EscapeDataString(grant.ToString())}"))?.Problem);
             return;
         }
 
@@ -325,11 +326,11 @@ internal static class StatusCommands
         await consumer.StartAsync();
         using var deadline = new CancellationTokenSource(TimeSpan.FromSeconds(45));
         var ended = consumer.WaitForEndAsync(deadline.Token);
-        var state1 = await consumer.WaitForProbeAsync(deadline.Token);
+        var found = await consumer.WaitForProbeAsync(deadline.Token);
         if (ended.IsCompletedSuccessfully && await ended is { } reason)
             throw new StepFailedException("publisher", reason, "Ask the publisher for access.");
-        RequireProbe(state1);
-        await TestGrantsAsync(state.Load(name), consumer.CheckAsync);
+        RequireProbe(found);
+        await TestGrantsAsync(state.Load(name).Grants ?? [], consumer.CheckAsync);
     }
 
     private static void RequireProbe(ConsumerState state)
@@ -343,10 +344,10 @@ internal static class StatusCommands
         Passed("publisher", $"{state.Publisher} answered end to end in {state.ProbeTook!.Value.TotalMilliseconds:0.#} ms");
     }
 
-    private static async Task TestGrantsAsync(BridgeContext context, Func<BridgeGrant, Task<string?>> check)
+    private static async Task TestGrantsAsync(IReadOnlyList<BridgeGrant> grants, Func<BridgeGrant, Task<string?>> check)
     {
         var failed = 0;
-        foreach (var grant in context.Grants ?? [])
+        foreach (var grant in grants)
         {
             var problem = await check(grant);
             if (problem is null)
