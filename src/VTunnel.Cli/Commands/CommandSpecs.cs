@@ -7,7 +7,7 @@ internal static class CommandSpecs
 {
     public static readonly CommandSpec Root = new("vtunnel", "Expose services behind NAT through a server of your own.")
     {
-        Commands = [ServerCommand.Spec, ClientCommand.Spec, DemoCommand.Spec, TokenCommand.Spec, VersionCommand.Spec],
+        Commands = [ServerCommand.Spec, ClientCommand.Spec, DemoCommand.Spec, TokenCommand.Spec, CaCommand.Spec, VersionCommand.Spec],
         Examples =
         [
             new("See it work, all in one process:", "vtunnel demo"),

@@ -59,7 +59,7 @@ internal sealed class CommandTree
 
     private static Option<string[]> CreateOption(OptionSpec spec)
     {
-        var option = new Option<string[]>(spec.LongName, "-" + spec.Name)
+        var option = new Option<string[]>(spec.LongName, spec.ShortName is { } shortName ? ["-" + spec.Name, "-" + shortName] : ["-" + spec.Name])
         {
             Description = spec.Description,
             HelpName = spec.ValueName,
@@ -88,6 +88,8 @@ internal sealed class CommandTree
             values[option] = given;
         }
 
+        var places = Places(parsed, options);
+
         if (spec.Run is null)
         {
             var commands = string.Join(", ", spec.Commands.Select(command => command.Name));
@@ -96,12 +98,30 @@ internal sealed class CommandTree
         }
 
         faults.AddRange(UnmatchedFaults.Describe(arguments, parsed.UnmatchedTokens, spec));
-        return new ParsedCommand(spec, values, faults);
+        return new ParsedCommand(spec, values, places, faults);
+    }
+
+    /// <summary>Where on the command line the values of each option stand.</summary>
+    private static Dictionary<OptionSpec, List<int>> Places(ParseResult parsed, List<(OptionSpec Spec, Option<string[]> Symbol)> options)
+    {
+        var places = new Dictionary<OptionSpec, List<int>>();
+        OptionSpec? last = null;
+        for (var i = 0; i < parsed.Tokens.Count; i++)
+        {
+            var token = parsed.Tokens[i];
+            if (token.Type == TokenType.Option)
+                last = options.FirstOrDefault(option => option.Symbol.Name == token.Value || option.Symbol.Aliases.Contains(token.Value)).Spec;
+            else if (token.Type == TokenType.Argument && last is not null)
+                (places.TryGetValue(last, out var known) ? known : places[last] = []).Add(i);
+        }
+
+        return places;
     }
 }
 
-/// <summary>What was typed: a command, the values of its options by option, and what cannot be understood.</summary>
+/// <summary>What was typed: a command, the values of its options by option and where they stand, and what cannot be understood.</summary>
 internal sealed record ParsedCommand(
     CommandSpec Command,
     IReadOnlyDictionary<OptionSpec, IReadOnlyList<string>> Values,
+    IReadOnlyDictionary<OptionSpec, List<int>> Places,
     IReadOnlyList<string> Faults);

@@ -6,6 +6,9 @@ namespace VTunnel.Cli.Syntax;
 /// <param name="Description">One or two sentences.</param>
 internal sealed record OptionSpec(string Name, string? ValueName, string Description)
 {
+    /// <summary>A short name that stands behind one dash; null where there is none.</summary>
+    public string? ShortName { get; init; }
+
     /// <summary>The default as help shows it; null where there is none.</summary>
     public string? Default { get; init; }
 

@@ -33,6 +33,7 @@ public sealed class DocumentationTests
     [InlineData("client")]
     [InlineData("demo")]
     [InlineData("token create")]
+    [InlineData("ca create")]
     [InlineData("version")]
     public void The_reference_has_every_option_with_variable_and_default_and_no_other(string path)
     {

@@ -1,6 +1,6 @@
 using Microsoft.Extensions.Logging;
 
-namespace VTunnel.Targets.Http;
+namespace VTunnel.Web;
 
 /// <summary>
 /// Lets libraries log at Debug what they would say at a higher level: they report every request and every visitor who
