@@ -66,6 +66,8 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
             socket.Options.CollectHttpResponseDetails = true;
             foreach (var (name, value) in _options.Headers)
                 socket.Options.SetRequestHeader(name, value);
+            if (_options.Protocol == ProtocolPreference.Auto)
+                socket.Options.AddSubProtocol(TunnelSubProtocol.V1);
             if (_options.Protocol != ProtocolPreference.V1)
                 socket.Options.AddSubProtocol(TunnelSubProtocol.V2);
             if (_options.Token is { } token)

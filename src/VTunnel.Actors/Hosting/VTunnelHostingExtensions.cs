@@ -91,6 +91,21 @@ public static class VTunnelHostingExtensions
     }
 
     /// <summary>
+    /// Adds an actor beside the tunnel's, e.g. one that subscribes to <see cref="TunnelEvents"/>. It runs before the tunnel
+    /// does, so it misses nothing.
+    /// </summary>
+    /// <param name="builder">The application.</param>
+    /// <param name="name">Unique, in kebab case: the actor is <c>/user/NAME</c>.</param>
+    /// <param name="actor">How to make it.</param>
+    public static TBuilder AddVTunnelActor<TBuilder>(this TBuilder builder, string name, Func<IServiceProvider, Props> actor)
+        where TBuilder : IHostApplicationBuilder
+    {
+        ArgumentException.ThrowIfNullOrEmpty(name);
+        ArgumentNullException.ThrowIfNull(actor);
+        return builder.ConfigureVTunnelActors((akka, provider) => akka.WithActors((system, _) => system.ActorOf(actor(provider), name)));
+    }
+
+    /// <summary>
     /// Adds an actor that decides on listens and connects: it is asked what <see cref="AuthorizationProtocol"/> says, and its
     /// silence denies. There can be one.
     /// </summary>

@@ -59,10 +59,10 @@ public sealed record TunnelClientOptions
     /// </summary>
     public TimeSpan ResumeWindow { get; set; } = TimeSpan.FromSeconds(30);
 
-    /// <summary>The most that a v2 peer may send on one stream before it is read, in bytes; windows grow to it as the path needs. Default 16 MiB, at least 256 KiB.</summary>
+    /// <summary>The most that a v2 peer may send on one stream before it is read, in bytes; windows grow to it as the path needs. Default 16 MiB; 256 KiB to 1 GiB.</summary>
     public int MaxStreamWindowBytes { get; set; } = 16 * 1024 * 1024;
 
-    /// <summary>The bound of all windows of a v2 session beyond 256 KiB a stream, and of what it holds for replay, in bytes. Default 64 MiB, at least 1 MiB.</summary>
+    /// <summary>The bound of all windows of a v2 session beyond 256 KiB a stream, and of what it holds for replay, in bytes. Default 64 MiB; 1 MiB to 1 GiB.</summary>
     public int MaxSessionWindowBytes { get; set; } = 64 * 1024 * 1024;
 
     /// <summary>Streams at a time. Default 20,000. A further one is refused.</summary>

@@ -9,6 +9,8 @@ public sealed class TunnelClientOptionsValidator : IValidateOptions<TunnelClient
     private const int MinMessageBytes = 64 * 1024;
     private const int MaxMessageBytes = 64 * 1024 * 1024;
     private const int MaxBufferBytes = 1024 * 1024 * 1024;
+    private const int MinStreamWindowBytes = 256 * 1024;
+    private const int MinSessionWindowBytes = 1024 * 1024;
     private const string ServerExample = "such as wss://tunnel.example.com/";
 
     /// <inheritdoc />
@@ -43,6 +45,9 @@ public sealed class TunnelClientOptionsValidator : IValidateOptions<TunnelClient
         faults.NotNegative(nameof(options.DrainTimeout), options.DrainTimeout);
         faults.Range(nameof(options.MaxMessageBytes), options.MaxMessageBytes, MinMessageBytes, MaxMessageBytes, " bytes");
         faults.Range(nameof(options.StreamBufferBytes), options.StreamBufferBytes, MinMessageBytes, MaxBufferBytes, " bytes");
+        faults.NotNegative(nameof(options.ResumeWindow), options.ResumeWindow);
+        faults.Range(nameof(options.MaxStreamWindowBytes), options.MaxStreamWindowBytes, MinStreamWindowBytes, MaxBufferBytes, " bytes");
+        faults.Range(nameof(options.MaxSessionWindowBytes), options.MaxSessionWindowBytes, MinSessionWindowBytes, MaxBufferBytes, " bytes");
         faults.Range(nameof(options.MaxStreams), options.MaxStreams, 1, int.MaxValue);
         CheckTrust(nameof(options.ServerTls), options.ServerTls, faults);
         CheckTrust(nameof(options.TargetTls), options.TargetTls, faults);

@@ -8,6 +8,8 @@ public sealed class TunnelServerOptionsValidator : IValidateOptions<TunnelServer
     private const int MinMessageBytes = 64 * 1024;
     private const int MaxMessageBytes = 64 * 1024 * 1024;
     private const int MaxBufferBytes = 1024 * 1024 * 1024;
+    private const int MinStreamWindowBytes = 256 * 1024;
+    private const int MinSessionWindowBytes = 1024 * 1024;
 
     /// <inheritdoc />
     public ValidateOptionsResult Validate(string? name, TunnelServerOptions options)
@@ -35,6 +37,9 @@ public sealed class TunnelServerOptionsValidator : IValidateOptions<TunnelServer
         faults.NotNegative(nameof(options.ListenRetryTimeout), options.ListenRetryTimeout);
         faults.Range(nameof(options.MaxMessageBytes), options.MaxMessageBytes, MinMessageBytes, MaxMessageBytes, " bytes");
         faults.Range(nameof(options.StreamBufferBytes), options.StreamBufferBytes, MinMessageBytes, MaxBufferBytes, " bytes");
+        faults.NotNegative(nameof(options.ResumeWindow), options.ResumeWindow);
+        faults.Range(nameof(options.MaxStreamWindowBytes), options.MaxStreamWindowBytes, MinStreamWindowBytes, MaxBufferBytes, " bytes");
+        faults.Range(nameof(options.MaxSessionWindowBytes), options.MaxSessionWindowBytes, MinSessionWindowBytes, MaxBufferBytes, " bytes");
         faults.Range(nameof(options.MaxSessions), options.MaxSessions, 1, int.MaxValue);
         faults.Range(nameof(options.MaxListenersPerSession), options.MaxListenersPerSession, 1, 65535);
         faults.Range(nameof(options.MaxStreamsPerSession), options.MaxStreamsPerSession, 1, int.MaxValue);

@@ -11,6 +11,7 @@ using Microsoft.Extensions.Logging;
 using VTunnel.Diagnostics;
 using VTunnel.Endpoints;
 using VTunnel.Options;
+using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Routing;
 using VTunnel.Sessions;
@@ -48,7 +49,7 @@ internal sealed class ProxyApplication : IHttpApplication<HttpContext>, IDisposa
         _credentials = new ProxyCredentials(options.Credentials);
         _direct = new DirectConnector(options, timeProvider);
         _tunnels = new TunnelConnector(resumeWindow + TimeSpan.FromSeconds(15), IsWaiting, timeProvider);
-        _relay = new RequestRelay(loggerFactory);
+        _relay = new RequestRelay();
         _directClient = RequestRelay.CreateClient(ConnectDirectAsync);
         _tunnelClients = new TunnelClients(_tunnels);
         _mint = options.InterceptionAuthority is { } authority ? new CertificateMint(authority, timeProvider) : null;
@@ -233,7 +234,9 @@ internal sealed class ProxyApplication : IHttpApplication<HttpContext>, IDisposa
                     (true, _) when route.Answers || needsHttp2 => (new Version(2, 0), HttpVersionPolicy.RequestVersionExact),
                     _ => (new Version(1, 1), HttpVersionPolicy.RequestVersionExact),
                 };
-                await _relay.SendAsync(context, client, $"{scheme}://{exchange.Authority}", version, policy).ConfigureAwait(false);
+                await _relay.SendAsync(context, client, $"{scheme}://{exchange.Authority}", version, policy, diagnose: () => IsWaiting(route.SessionName)
+                    ? new LegFailedException(StatusCodes.Status504GatewayTimeout, $"{exchange.Authority} cannot be reached: the tunnel to it is down")
+                    : null).ConfigureAwait(false);
             }
             else if (isSecure)
             {
@@ -317,7 +320,9 @@ internal sealed class ProxyApplication : IHttpApplication<HttpContext>, IDisposa
             var body = new BodyEndpoint(context);
             try
             {
+                // Starting alone sends nothing yet.
                 await context.Response.StartAsync(context.RequestAborted).ConfigureAwait(false);
+                await context.Response.Body.FlushAsync(context.RequestAborted).ConfigureAwait(false);
             }
             catch
             {
@@ -352,7 +357,9 @@ internal sealed class ProxyApplication : IHttpApplication<HttpContext>, IDisposa
     {
         try
         {
-            var first = prefix.IsEmpty ? await FirstBytesAsync(endpoint, exchange.Port == 443).ConfigureAwait(false) : prefix;
+            var first = prefix;
+            if (first.IsEmpty)
+                (endpoint, first) = await FirstBytesAsync(endpoint, exchange.Port == 443).ConfigureAwait(false);
             if (first.IsEmpty || first.Span[0] != ProxyConnectionActor.TlsHandshake)
             {
                 var stream = await _tunnels.OpenAsync(route, exchange.Visitor.Remote, VisitOf(exchange, ProxyVisit.Tcp), CancellationToken.None).ConfigureAwait(false);
@@ -383,29 +390,27 @@ internal sealed class ProxyApplication : IHttpApplication<HttpContext>, IDisposa
         }
     }
 
-    /// <summary>What the visitor sends first; nothing if he waits for the target to speak.</summary>
-    private async Task<ReadOnlyMemory<byte>> FirstBytesAsync(StreamEndpoint endpoint, bool mustSpeakFirst)
+    /// <summary>What the visitor sends first; nothing if he waits for the target to speak. Go on with the endpoint that comes back.</summary>
+    private async Task<(StreamEndpoint Endpoint, ReadOnlyMemory<byte> First)> FirstBytesAsync(StreamEndpoint endpoint, bool mustSpeakFirst)
     {
         var waiting = endpoint.ReceiveAsync(Memory<byte>.Empty).AsTask();
+        var rest = new WaitingEndpoint(endpoint, waiting);
         try
         {
             await waiting.WaitAsync(mustSpeakFirst ? _options.HeaderTimeout : FirstByteTimeout, _timeProvider).ConfigureAwait(false);
         }
         catch (TimeoutException) when (!mustSpeakFirst)
         {
-            // The wait goes on beside the tunnel's own reads and takes no bytes from them.
-            _ = waiting.ContinueWith(static task => _ = task.Exception, default, TaskContinuationOptions.OnlyOnFaulted, TaskScheduler.Default);
-            return ReadOnlyMemory<byte>.Empty;
+            return (rest, ReadOnlyMemory<byte>.Empty);
         }
         catch (TimeoutException e)
         {
-            _ = waiting.ContinueWith(static task => _ = task.Exception, default, TaskContinuationOptions.OnlyOnFaulted, TaskScheduler.Default);
             throw new IOException("no TLS handshake came", e);
         }
 
         var buffer = new byte[4096];
         var count = await endpoint.ReceiveAsync(buffer).ConfigureAwait(false);
-        return buffer.AsMemory(0, count);
+        return (endpoint, buffer.AsMemory(0, count));
     }
 
     private static Task RefuseAsync(Exchange exchange, int status, string reason) =>

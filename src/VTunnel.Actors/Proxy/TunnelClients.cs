@@ -1,3 +1,4 @@
+using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Routing;
 using VTunnel.Sessions;

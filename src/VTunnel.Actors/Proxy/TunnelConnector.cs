@@ -1,6 +1,7 @@
 using System.Net;
 using Akka.Actor;
 using Microsoft.AspNetCore.Http;
+using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Sessions;
 using VTunnel.Web;

@@ -37,7 +37,7 @@ public static class HostName
         var name = text.EndsWith('.') ? text[..^1] : text;
         try
         {
-            name = name.All(char.IsAscii) ? name.ToLowerInvariant() : Idn.GetAscii(name).ToLowerInvariant();
+            name = name.All(char.IsAscii) ? name.ToLowerInvariant() : Idn.GetAscii(name.ToLowerInvariant());
         }
         catch (ArgumentException)
         {

@@ -1,9 +1,9 @@
 using Akka.Actor;
 using Akka.Streams;
 using VTunnel.Carriers;
-using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Link;
 using VTunnel.Protocol.V1;
+using VTunnel.Protocol.V2;
 using VTunnel.Stages;
 
 namespace VTunnel.Sessions;

@@ -5,6 +5,7 @@ using VTunnel.Options;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Link;
 using VTunnel.Protocol.Mux;
+using VTunnel.Protocol.V2;
 using VTunnel.Protocol.V1;
 
 namespace VTunnel.Sessions;
@@ -74,6 +75,6 @@ internal static class SessionWires
     {
         MaxStreamWindowBytes = streamWindowBytes,
         MaxSessionWindowBytes = sessionWindowBytes,
-        MaxStreams = maxStreams + (maxStreams / 8) + 16,
+        MaxStreams = (int)Math.Min(int.MaxValue, maxStreams + (maxStreams / 8L) + 16),
     };
 }

@@ -5,8 +5,8 @@ using Microsoft.Extensions.Logging;
 using VTunnel.Carriers;
 using VTunnel.Diagnostics;
 using VTunnel.Protocol.Buffers;
-using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Link;
+using VTunnel.Protocol.V2;
 using VTunnel.Protocol.V1;
 
 namespace VTunnel.Stages;

@@ -972,6 +972,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 return;
             _ended = true;
             CancelTimer(FlushTimer);
+            CancelTimer(SignTimer);
             foreach (var stream in AllStreams())
             {
                 if (stream is not { PeerDone: true, WriteDone: false, Endpoint: not null })

@@ -4,6 +4,7 @@ using Microsoft.Extensions.Logging;
 using VTunnel.Diagnostics;
 using VTunnel.Endpoints;
 using VTunnel.Extensions;
+using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Routing;
 using VTunnel.Stages;

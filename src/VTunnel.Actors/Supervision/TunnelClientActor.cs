@@ -4,6 +4,7 @@ using VTunnel.Carriers;
 using VTunnel.Diagnostics;
 using VTunnel.Options;
 using VTunnel.Protocol.Errors;
+using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Routing;
 using VTunnel.Sessions;

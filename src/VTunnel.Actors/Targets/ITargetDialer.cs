@@ -1,4 +1,5 @@
 using VTunnel.Endpoints;
+using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Routing;
 

@@ -2,6 +2,7 @@ using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.Features;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
 using Microsoft.Extensions.Primitives;
 using Microsoft.Net.Http.Headers;
 using Yarp.ReverseProxy.Forwarder;
@@ -18,10 +19,11 @@ internal sealed class RequestRelay : IDisposable
     private readonly ServiceProvider _services;
     private readonly IHttpForwarder _forwarder;
 
-    public RequestRelay(ILoggerFactory loggerFactory)
+    public RequestRelay()
     {
+        // The forwarder would log URLs, and with them what stands in queries.
         _services = new ServiceCollection()
-            .AddSingleton<ILoggerFactory>(new DebugLoggerFactory(loggerFactory))
+            .AddSingleton<ILoggerFactory>(NullLoggerFactory.Instance)
             .AddLogging()
             .AddHttpForwarder()
             .BuildServiceProvider();
@@ -71,13 +73,15 @@ internal sealed class RequestRelay : IDisposable
     /// <param name="version">The version to speak.</param>
     /// <param name="policy">Whether a lower one will do.</param>
     /// <param name="headers">Headers in place of those of the same names.</param>
+    /// <param name="diagnose">Asked why a connection that existed gave no answer; null if nothing more is known.</param>
     public async Task SendAsync(
         HttpContext context,
         HttpMessageInvoker client,
         string destination,
         Version version,
         HttpVersionPolicy policy,
-        IReadOnlyList<(string Name, string Value)>? headers = null)
+        IReadOnlyList<(string Name, string Value)>? headers = null,
+        Func<LegFailedException?>? diagnose = null)
     {
         var raw = context.Features.GetRequiredFeature<IHttpRequestFeature>().RawTarget;
         if (!Uri.TryCreate(destination + PathAndQueryOf(raw), new UriCreationOptions { DangerousDisablePathAndQueryCanonicalization = true }, out var uri))
@@ -92,7 +96,7 @@ internal sealed class RequestRelay : IDisposable
             return;
 
         var cause = context.GetForwarderErrorFeature()?.Exception;
-        if (LegFailedException.Find(cause) is { } failure)
+        if ((LegFailedException.Find(cause) ?? diagnose?.Invoke()) is { } failure)
             await RefuseAsync(context, failure.Status, failure.Message).ConfigureAwait(false);
         else if (context.Response.StatusCode == StatusCodes.Status400BadRequest)
             await RefuseAsync(context, StatusCodes.Status400BadRequest, "the request cannot be understood, or its body broke off").ConfigureAwait(false);
@@ -131,6 +135,10 @@ internal sealed class RequestRelay : IDisposable
                 Remove(proxyRequest, named);
             Remove(proxyRequest, "Proxy-Connection");
             Remove(proxyRequest, HeaderNames.ProxyAuthorization);
+
+            // How Kestrel keeps a length that chunks have overruled; it means nothing to anyone else.
+            if (httpContext.Request.Headers.TransferEncoding.Count > 0)
+                Remove(proxyRequest, "X-Content-Length");
             foreach (var (name, value) in headers)
             {
                 Remove(proxyRequest, name);

@@ -80,9 +80,10 @@ internal sealed class WebConnection : ConnectionContext
         {
             await _output.CompleteAsync().ConfigureAwait(false);
             if (!_stream.IsDetached)
-                await _stream.DisposeInnerAsync().ConfigureAwait(false);
+                await _stream.EndAsync().ConfigureAwait(false);
         }
-        catch (Exception e) when (e is IOException or System.Net.Sockets.SocketException or ObjectDisposedException or InvalidOperationException)
+        catch (Exception e) when (e is IOException or System.Net.Sockets.SocketException or ObjectDisposedException or InvalidOperationException
+            or System.Security.Cryptography.CryptographicException)
         {
             // The visitor has gone before the last bytes, or was aborted: nobody is left to tell.
             _abort();
@@ -117,7 +118,13 @@ internal sealed class WebConnection : ConnectionContext
 
         public void Detach() => _detached = true;
 
-        public ValueTask DisposeInnerAsync() => inner.DisposeAsync();
+        /// <summary>TLS says close_notify first: without it the visitor must take the end for a truncation.</summary>
+        public async ValueTask EndAsync()
+        {
+            if (inner is System.Net.Security.SslStream tls)
+                await tls.ShutdownAsync().ConfigureAwait(false);
+            await inner.DisposeAsync().ConfigureAwait(false);
+        }
 
         public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default) =>
             _detached ? new ValueTask<int>(0) : inner.ReadAsync(buffer, cancellationToken);

@@ -18,7 +18,7 @@ internal sealed class WebServer : IAsyncDisposable
         {
             AddServerHeader = false,
             AllowAlternateSchemes = true,
-            RequestHeaderEncodingSelector = static name => name == "Host" ? HostEncoding.Instance : Encoding.Latin1,
+            RequestHeaderEncodingSelector = HeaderEncoding.For,
             ResponseHeaderEncodingSelector = static _ => Encoding.Latin1,
         };
         options.Limits.MaxRequestBodySize = null;
@@ -28,11 +28,11 @@ internal sealed class WebServer : IAsyncDisposable
         configure(options);
         options.Listen(_transport.Http1.EndPoint, listen => listen.Protocols = HttpProtocols.Http1);
         options.Listen(_transport.Http2.EndPoint, listen => listen.Protocols = HttpProtocols.Http2);
-        _kestrel = new KestrelServer(Microsoft.Extensions.Options.Options.Create(options), _transport, new DebugLoggerFactory(loggerFactory));
+        _kestrel = new KestrelServer(Microsoft.Extensions.Options.Options.Create(options), _transport, new DebugLoggerFactory(loggerFactory, errorsOnly: true));
     }
 
     /// <param name="application">What answers.</param>
-    /// <param name="loggerFactory">Where the server logs, at Debug.</param>
+    /// <param name="loggerFactory">Where the server logs its errors; the rest may repeat what visitors have sent.</param>
     /// <param name="configure">Sets limits.</param>
     public static async Task<WebServer> StartAsync(
         IHttpApplication<HttpContext> application, ILoggerFactory loggerFactory, Action<KestrelServerOptions> configure)

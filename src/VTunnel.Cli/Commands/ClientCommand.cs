@@ -23,6 +23,10 @@ internal static partial class ClientCommand
     private static readonly OptionSpec PingInterval = new("ping-interval", "DURATION", "How often the server is asked for a sign of life; after twice as long without one the connection is given up. A negative one disables.") { Default = "30s", Property = nameof(TunnelClientOptions.PingInterval) };
     private static readonly OptionSpec ReconnectMin = new("reconnect-min", "DURATION", "The longest first wait before connecting again; it doubles up to the next option.") { Default = "1s", Property = nameof(TunnelClientOptions.ReconnectMin) };
     private static readonly OptionSpec ReconnectMax = new("reconnect-max", "DURATION", "The longest wait before connecting again.") { Default = "5s", Property = nameof(TunnelClientOptions.ReconnectMax) };
+    private static readonly OptionSpec StableAfter = new("stable-after", "DURATION", "How long a connection must last until a loss is followed by the shortest wait again.") { Default = "10s", Property = nameof(TunnelClientOptions.StableAfter) };
+    private static readonly OptionSpec ConnectTimeout = new("connect-timeout", "DURATION", "How long one attempt to connect to the server may take.") { Default = "15s", Property = nameof(TunnelClientOptions.ConnectTimeout) };
+    private static readonly OptionSpec TargetConnectTimeout = new("target-connect-timeout", "DURATION", "How long one attempt to connect to a target may take.") { Default = "10s", Property = nameof(TunnelClientOptions.TargetConnectTimeout) };
+    private static readonly OptionSpec MaxStreams = new("max-streams", "N", "How many connections to carry at a time; one more is refused.") { Default = "20000", Property = nameof(TunnelClientOptions.MaxStreams) };
     private static readonly OptionSpec NoReconnect = new("no-reconnect", null, "End when the server cannot be reached, is lost, or refuses a forward.");
     private static readonly OptionSpec Insecure = new("insecure", null, "Accept any certificate of the server. Danger: whoever is on the way can read and change everything.");
     private static readonly OptionSpec CertificateAuthority = new("ca", "FILE", "Trust the authorities in this PEM file for the server, instead of the system's.") { Property = "ServerTls.CertificateAuthorityFile" };
@@ -35,8 +39,11 @@ internal static partial class ClientCommand
             + "Ctrl-C and SIGTERM let open connections finish; a second Ctrl-C ends at once.",
         Options =
         [
-            Server, Forward, Header, ServerHeader, Token, TokenFromFile, PingInterval, ReconnectMin, ReconnectMax, NoReconnect, Insecure, CertificateAuthority,
-            TargetInsecure, TargetCertificateAuthority, CommonOptions.Protocol, CommonOptions.LogLevel, CommonOptions.LogFormat, CommonOptions.Config,
+            Server, Forward, Header, ServerHeader, Token, TokenFromFile, PingInterval, ReconnectMin, ReconnectMax, StableAfter, NoReconnect, Insecure,
+            CertificateAuthority, TargetInsecure, TargetCertificateAuthority, ConnectTimeout, TargetConnectTimeout, CommonOptions.DrainTimeout,
+            MaxStreams, CommonOptions.Protocol, CommonOptions.MaxMessageBytes, CommonOptions.StreamBufferBytes, CommonOptions.ResumeWindow,
+            CommonOptions.MaxStreamWindowBytes, CommonOptions.MaxSessionWindowBytes, CommonOptions.LogLevel, CommonOptions.LogFormat,
+            CommonOptions.Config,
         ],
         Examples =
         [
@@ -133,6 +140,16 @@ internal static partial class ClientCommand
             AutoReconnect = !settings.Switch(NoReconnect),
             ReconnectMin = settings.One(ReconnectMin, ValueParsers.Duration, defaults.ReconnectMin),
             ReconnectMax = settings.One(ReconnectMax, ValueParsers.Duration, defaults.ReconnectMax),
+            StableAfter = settings.One(StableAfter, ValueParsers.Duration, defaults.StableAfter),
+            ConnectTimeout = settings.One(ConnectTimeout, ValueParsers.Duration, defaults.ConnectTimeout),
+            TargetConnectTimeout = settings.One(TargetConnectTimeout, ValueParsers.Duration, defaults.TargetConnectTimeout),
+            DrainTimeout = settings.One(CommonOptions.DrainTimeout, ValueParsers.Duration, defaults.DrainTimeout),
+            MaxStreams = settings.One(MaxStreams, ValueParsers.Count, defaults.MaxStreams),
+            MaxMessageBytes = settings.One(CommonOptions.MaxMessageBytes, ValueParsers.Count, defaults.MaxMessageBytes),
+            StreamBufferBytes = settings.One(CommonOptions.StreamBufferBytes, ValueParsers.Count, defaults.StreamBufferBytes),
+            ResumeWindow = settings.One(CommonOptions.ResumeWindow, ValueParsers.Duration, defaults.ResumeWindow),
+            MaxStreamWindowBytes = settings.One(CommonOptions.MaxStreamWindowBytes, ValueParsers.Count, defaults.MaxStreamWindowBytes),
+            MaxSessionWindowBytes = settings.One(CommonOptions.MaxSessionWindowBytes, ValueParsers.Count, defaults.MaxSessionWindowBytes),
             ServerTls = new TlsTrustOptions
             {
                 CertificateAuthorityFile = settings.Text(CertificateAuthority),

@@ -32,9 +32,10 @@ internal static partial class ServerCommand
     private static readonly OptionSpec MaxSessions = new("max-sessions", "N", "How many clients may be connected at a time.") { Default = "10000", Property = nameof(TunnelServerOptions.MaxSessions) };
     private static readonly OptionSpec MaxListeners = new("max-listeners", "N", "How many ports a client may open.") { Default = "256", Property = nameof(TunnelServerOptions.MaxListenersPerSession) };
     private static readonly OptionSpec MaxStreams = new("max-streams", "N", "How many connections a client may carry at a time.") { Default = "20000", Property = nameof(TunnelServerOptions.MaxStreamsPerSession) };
-    private static readonly OptionSpec MaxMessageBytes = new("max-message-bytes", "N", "The largest message of protocol v1, 65536 to 67108864.") { Default = "1048576", Property = nameof(TunnelServerOptions.MaxMessageBytes) };
     private static readonly OptionSpec HandshakeTimeout = new("handshake-timeout", "DURATION", "How long a client may take until its tunnel is up.") { Default = "10s", Property = nameof(TunnelServerOptions.HandshakeTimeout) };
     private static readonly OptionSpec IdleTimeout = new("idle-timeout", "DURATION", "A client that sends nothing at all for so long is taken for dead; 0 or a negative one disables.") { Default = "60s", Property = nameof(TunnelServerOptions.IdleTimeout) };
+    private static readonly OptionSpec ProbeTimeout = new("probe-timeout", "DURATION", "How long the holder of a port has to answer when another client wants the port.") { Default = "2s", Property = nameof(TunnelServerOptions.ProbeTimeout) };
+    private static readonly OptionSpec ListenRetryTimeout = new("listen-retry-timeout", "DURATION", "How long a port that another program uses is tried again before the client is refused.") { Default = "2s", Property = nameof(TunnelServerOptions.ListenRetryTimeout) };
 
     private static readonly OptionSpec Proxy = new("proxy", "PORT", "The port of an HTTP proxy, which sends what clients forward to them and everything else direct; 0 takes a free one. Without it there is none.") { Property = "Proxy.Port" };
     private static readonly OptionSpec ProxyHost = new("proxy-host", "ADDR", "The address that the proxy listens on. One that others can reach needs --proxy-auth or --proxy-open.") { Default = "127.0.0.1", Property = "Proxy.Address" };
@@ -50,8 +51,11 @@ internal static partial class ServerCommand
         Details = "GET /health answers 200 'ok'. Ctrl-C and SIGTERM let open connections finish; a second Ctrl-C ends at once.",
         Options =
         [
-            Host, Port, TlsCert, TlsKey, ListenAddress, Token, Tokens, AllowOrigin, MaxSessions, MaxListeners, MaxStreams, MaxMessageBytes,
-            HandshakeTimeout, IdleTimeout, Proxy, ProxyHost, ProxyAuth, ProxyOpen, ProxyDirect, ProxyAllow, ProxyResolve, ProxyMitmCa, CommonOptions.Protocol, CommonOptions.LogLevel, CommonOptions.LogFormat, CommonOptions.Config,
+            Host, Port, TlsCert, TlsKey, ListenAddress, Token, Tokens, AllowOrigin, MaxSessions, MaxListeners, MaxStreams,
+            HandshakeTimeout, IdleTimeout, ProbeTimeout, ListenRetryTimeout, CommonOptions.DrainTimeout, Proxy, ProxyHost, ProxyAuth, ProxyOpen,
+            ProxyDirect, ProxyAllow, ProxyResolve, ProxyMitmCa, CommonOptions.Protocol,
+            CommonOptions.MaxMessageBytes, CommonOptions.StreamBufferBytes, CommonOptions.ResumeWindow, CommonOptions.MaxStreamWindowBytes,
+            CommonOptions.MaxSessionWindowBytes, CommonOptions.LogLevel, CommonOptions.LogFormat, CommonOptions.Config,
         ],
         Examples =
         [
@@ -133,7 +137,14 @@ internal static partial class ServerCommand
             Protocol = settings.One(CommonOptions.Protocol, ValueParsers.Protocol, defaults.Protocol),
             IdleTimeout = idle <= TimeSpan.Zero ? Timeout.InfiniteTimeSpan : idle,
             HandshakeTimeout = settings.One(HandshakeTimeout, ValueParsers.Duration, defaults.HandshakeTimeout),
-            MaxMessageBytes = settings.One(MaxMessageBytes, ValueParsers.Count, defaults.MaxMessageBytes),
+            ProbeTimeout = settings.One(ProbeTimeout, ValueParsers.Duration, defaults.ProbeTimeout),
+            ListenRetryTimeout = settings.One(ListenRetryTimeout, ValueParsers.Duration, defaults.ListenRetryTimeout),
+            DrainTimeout = settings.One(CommonOptions.DrainTimeout, ValueParsers.Duration, defaults.DrainTimeout),
+            MaxMessageBytes = settings.One(CommonOptions.MaxMessageBytes, ValueParsers.Count, defaults.MaxMessageBytes),
+            StreamBufferBytes = settings.One(CommonOptions.StreamBufferBytes, ValueParsers.Count, defaults.StreamBufferBytes),
+            ResumeWindow = settings.One(CommonOptions.ResumeWindow, ValueParsers.Duration, defaults.ResumeWindow),
+            MaxStreamWindowBytes = settings.One(CommonOptions.MaxStreamWindowBytes, ValueParsers.Count, defaults.MaxStreamWindowBytes),
+            MaxSessionWindowBytes = settings.One(CommonOptions.MaxSessionWindowBytes, ValueParsers.Count, defaults.MaxSessionWindowBytes),
             MaxSessions = settings.One(MaxSessions, ValueParsers.Count, defaults.MaxSessions),
             MaxListenersPerSession = settings.One(MaxListeners, ValueParsers.Count, defaults.MaxListenersPerSession),
             MaxStreamsPerSession = settings.One(MaxStreams, ValueParsers.Count, defaults.MaxStreamsPerSession),
@@ -225,19 +236,11 @@ internal static partial class ServerCommand
         return certificate;
     }
 
+    /// <summary>Every option there is, so that none is forgotten.</summary>
     private static void Copy(TunnelServerOptions source, TunnelServerOptions target)
     {
-        target.ListenAddress = source.ListenAddress;
-        target.Protocol = source.Protocol;
-        target.IdleTimeout = source.IdleTimeout;
-        target.HandshakeTimeout = source.HandshakeTimeout;
-        target.MaxMessageBytes = source.MaxMessageBytes;
-        target.MaxSessions = source.MaxSessions;
-        target.MaxListenersPerSession = source.MaxListenersPerSession;
-        target.MaxStreamsPerSession = source.MaxStreamsPerSession;
-        target.AllowedOrigins = source.AllowedOrigins;
-        target.Tokens = source.Tokens;
-        target.Proxy = source.Proxy;
+        foreach (var property in typeof(TunnelServerOptions).GetProperties())
+            property.SetValue(target, property.GetValue(source));
     }
 
     [LoggerMessage(9001, LogLevel.Information, "Listening on {Url}")]

@@ -2,7 +2,6 @@ using System.Buffers;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using VTunnel.Protocol.Buffers;
-using VTunnel.Protocol.Multiplexing;
 
 namespace VTunnel.Protocol.Control;
 

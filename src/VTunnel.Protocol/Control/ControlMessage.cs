@@ -1,4 +1,3 @@
-using VTunnel.Protocol.Multiplexing;
 
 namespace VTunnel.Protocol.Control;
 

@@ -1,5 +1,4 @@
 using VTunnel.Protocol.Errors;
-using VTunnel.Protocol.Multiplexing;
 
 namespace VTunnel.Protocol.Control;
 

@@ -43,14 +43,14 @@ public sealed class MuxSession
     private readonly Dictionary<uint, MuxStream> _streams = [];
     private readonly StreamIdHistory _peerIds = new();
     private readonly MuxFrameReader _reader = new();
-    private readonly Ring<MuxEvent> _events = new();
+    private readonly RingQueue<MuxEvent> _events = new();
     private readonly WindowBudget _windowBudget;
     private readonly RoundTripEstimate _roundTrip = new();
     private readonly DeficitRoundRobin _scheduler;
     private readonly LinkedList<MuxStream> _control = new();
     private readonly LinkedList<MuxStream> _waitingForBudget = new();
-    private readonly Ring<uint> _pongs = new();
-    private readonly Ring<uint> _resets = new();
+    private readonly RingQueue<uint> _pongs = new();
+    private readonly RingQueue<uint> _resets = new();
 
     private long _nextId;
     private int _unaccepted;

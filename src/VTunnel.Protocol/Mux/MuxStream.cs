@@ -5,7 +5,7 @@ namespace VTunnel.Protocol.Mux;
 /// <summary>One stream of a <see cref="MuxSession"/>: a handle for its owner, state for the session.</summary>
 public sealed class MuxStream : ScheduledEntry
 {
-    private readonly Ring<ByteSlice> _queue = new();
+    private readonly RingQueue<ByteSlice> _queue = new();
 
     internal MuxStream(uint id, bool isLocal, TimeSpan now)
     {
@@ -53,7 +53,7 @@ public sealed class MuxStream : ScheduledEntry
         {
             var cost = SynPending ? MuxFrameHeader.Size : 0;
             if (_queue.Count > 0)
-                return cost + MuxFrameHeader.Size + _queue.Peek().Length;
+                return cost + MuxFrameHeader.Size + _queue[0].Length;
             return FinPending ? cost + MuxFrameHeader.Size : cost;
         }
     }

@@ -7,6 +7,7 @@ using Akka.TestKit;
 using VTunnel.Actors.Tests.Testing;
 using VTunnel.Diagnostics;
 using VTunnel.Protocol.Buffers;
+using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Protocol.V1;

@@ -9,6 +9,7 @@ using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Protocol.Mux;
 using VTunnel.Protocol.V1;
+using VTunnel.Protocol.V2;
 using VTunnel.Stages;
 
 namespace VTunnel.Actors.Tests.Stages;

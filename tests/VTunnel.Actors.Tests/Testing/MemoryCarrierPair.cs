@@ -160,6 +160,7 @@ internal sealed class MemoryCarrier : ICarrier
 {
     private readonly TaskCompletionSource _disposed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource _aborted = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly TaskCompletionSource _pinged = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private long _received;
 
     public MemoryCarrier(string remoteName, MemoryCarrierPair.Direction outgoing, MemoryCarrierPair.Direction incoming)
@@ -190,7 +191,8 @@ internal sealed class MemoryCarrier : ICarrier
     /// <summary>Whether the far end answers pings. Default true.</summary>
     public bool IsPingAnswered { get; set; } = true;
 
-    public int PingCount { get; private set; }
+    /// <summary>Completes with the first ping.</summary>
+    public Task Pinged => _pinged.Task;
 
     /// <summary>How the far end closed, once a close frame was received.</summary>
     public (WebSocketCloseStatus Status, string Reason)? CloseReceived { get; private set; }
@@ -209,7 +211,7 @@ internal sealed class MemoryCarrier : ICarrier
 
     public ValueTask<bool> PingAsync()
     {
-        PingCount++;
+        _pinged.TrySetResult();
         if (CanPing && IsPingAnswered)
             Interlocked.Increment(ref _received);
         return new ValueTask<bool>(CanPing);

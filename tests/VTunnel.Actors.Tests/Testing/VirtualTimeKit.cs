@@ -39,6 +39,14 @@ public abstract class VirtualTimeKit : TestKit
             Time.Advance(step);
     }
 
+    /// <summary>Starts an actor whose parent tells <paramref name="parent"/> what it says, and its end.</summary>
+    protected IActorRef StartChild(Props props, IActorRef parent)
+    {
+        var probe = CreateTestProbe();
+        Sys.ActorOf(ParentActor.Props(props, parent)).Tell(ParentActor.GetChild.Instance, probe);
+        return probe.ExpectMsg<IActorRef>();
+    }
+
     /// <summary>Waits until an actor has dealt with everything that it was sent before.</summary>
     protected void Settle(IActorRef actor)
     {

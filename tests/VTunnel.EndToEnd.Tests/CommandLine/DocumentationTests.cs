@@ -1,6 +1,7 @@
 using System.Reflection;
 using VTunnel.Cli;
 using VTunnel.Cli.Commands;
+using VTunnel.Options;
 
 namespace VTunnel.EndToEnd.Tests.CommandLine;
 
@@ -50,6 +51,20 @@ public sealed class DocumentationTests
         }
 
         Assert.Equal(spec.Options.Count, rows.Count);
+    }
+
+    [Theory]
+    [InlineData("server", typeof(TunnelServerOptions))]
+    [InlineData("client", typeof(TunnelClientOptions))]
+    public void Every_option_of_the_engine_is_on_the_command_line(string path, Type options)
+    {
+        var spec = HelpTests.Paths(CommandSpecs.Root, "").Single(found => found.Path == path).Spec;
+        var offered = spec.Options.Select(option => option.Property?.Split('.')[0]).ToHashSet();
+
+        // The command line has it the other way round: --no-reconnect.
+        offered.Add(nameof(TunnelClientOptions.AutoReconnect));
+        var missing = options.GetProperties().Select(property => property.Name).Except(offered);
+        Assert.Empty(missing);
     }
 
     [Fact]

@@ -7,8 +7,10 @@ namespace VTunnel.EndToEnd.Tests.Expose;
 [Collection(Heavy.Name)]
 public sealed class BulkTests
 {
-    [Fact]
-    public async Task Sixty_four_MiB_pass_both_ways_at_once_unchanged()
+    [Theory]
+    [InlineData("v1")]
+    [InlineData("v2")]
+    public async Task Sixty_four_MiB_pass_both_ways_at_once_unchanged(string protocol)
     {
         const long Length = 64L * 1024 * 1024;
         var atTarget = new TaskCompletionSource<(Digest Sent, Digest Received)>();
@@ -19,7 +21,7 @@ public sealed class BulkTests
         });
         await using var server = await ServerProgram.StartAsync();
         var port = FreePorts.Next();
-        await using var client = await ClientProgram.StartAsync(server.Url, port, target.Port);
+        await using var client = await ClientProgram.StartAsync(server.Url, port, target.Port, "-protocol", protocol);
 
         using var visitor = await Payload.ConnectAsync(port);
         var here = await Payload.ExchangeAsync(visitor.GetStream(), Length).WaitAsync(TestTimeouts.Long);
@@ -30,13 +32,15 @@ public sealed class BulkTests
         Assert.Equal(there.Sent, here.Received);
     }
 
-    [Fact]
-    public async Task Two_hundred_connections_at_once_are_each_served_right()
+    [Theory]
+    [InlineData("v1")]
+    [InlineData("v2")]
+    public async Task Two_hundred_connections_at_once_are_each_served_right(string protocol)
     {
         await using var echo = TargetServer.StartEcho();
         await using var server = await ServerProgram.StartAsync();
         var port = FreePorts.Next();
-        await using var client = await ClientProgram.StartAsync(server.Url, port, echo.Port);
+        await using var client = await ClientProgram.StartAsync(server.Url, port, echo.Port, "-protocol", protocol);
 
         // Nobody leaves before everybody is there.
         var everybody = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);

@@ -7,8 +7,10 @@ namespace VTunnel.EndToEnd.Tests.Expose;
 
 public sealed class GitTests
 {
-    [Fact]
-    public async Task Git_clones_from_and_pushes_to_a_server_behind_a_forward()
+    [Theory]
+    [InlineData("v1")]
+    [InlineData("v2")]
+    public async Task Git_clones_from_and_pushes_to_a_server_behind_a_forward(string protocol)
     {
         using var folder = new TempDirectory();
         var repositories = folder.MakeDirectory("repositories");
@@ -17,7 +19,7 @@ public sealed class GitTests
         await using var git = await GitServer.StartAsync(repositories);
         await using var server = await ServerProgram.StartAsync();
         var port = FreePorts.Next();
-        await using var client = await ClientProgram.StartAsync(server.Url, port, git.Port);
+        await using var client = await ClientProgram.StartAsync(server.Url, port, git.Port, "-protocol", protocol);
         var url = $"http://127.0.0.1:{port}/project.git";
 
         await Tools.RunAsync("git", ["clone", "--quiet", url, "one"], folder.Path);

@@ -9,8 +9,10 @@ namespace VTunnel.EndToEnd.Tests.Expose;
 
 public sealed class HttpTests
 {
-    [Fact]
-    public async Task Curl_fetches_and_uploads_through_a_forward()
+    [Theory]
+    [InlineData("v1")]
+    [InlineData("v2")]
+    public async Task Curl_fetches_and_uploads_through_a_forward(string protocol)
     {
         await using var server = await ServerProgram.StartAsync();
         await using var web = await WebServer.StartAsync(app =>
@@ -19,7 +21,7 @@ public sealed class HttpTests
             app.MapPost("/sum", async (HttpRequest request) => Convert.ToHexString(await SHA256.HashDataAsync(request.Body)));
         });
         var port = FreePorts.Next();
-        await using var client = await ClientProgram.StartAsync(server.Url, port, web.Port);
+        await using var client = await ClientProgram.StartAsync(server.Url, port, web.Port, "-protocol", protocol);
 
         // The server's own page, then two requests on one connection, then one with a body that does not fit into any buffer.
         var health = await Tools.RunAsync("curl", ["-sS", "-w", " %{http_code}", $"http://127.0.0.1:{server.Port}/health"]);

@@ -26,17 +26,19 @@ public sealed class NginxTests
         Assert.Equal("ok", health.StandardOutput);
     }
 
-    [Fact]
-    public async Task A_tunnel_that_nginx_drops_for_idleness_comes_back()
+    [Theory]
+    [InlineData("v1", "session-2 listens on")]
+    [InlineData("v2", "session-1 goes on over")]
+    public async Task A_tunnel_that_nginx_drops_for_idleness_comes_back(string protocol, string howTheServerSaysIt)
     {
         await using var echo = TargetServer.StartEcho();
         await using var server = await ServerProgram.StartAsync();
         await using var nginx = await StartInFrontAsync(server.Port, "1s");
         var port = FreePorts.Next();
         await using var client = await ClientProgram.StartAsync(
-            $"ws://127.0.0.1:{nginx.Port}/", port, echo.Port, "-ping-interval", "-1s", "-reconnect-min", "20ms");
+            $"ws://127.0.0.1:{nginx.Port}/", port, echo.Port, "-ping-interval", "-1s", "-reconnect-min", "20ms", "-protocol", protocol);
 
-        await client.WaitForForwardsAsync(2);
+        await server.Program.Output.WaitForAsync(howTheServerSaysIt);
         await Payload.EchoOnceAsync(port).WaitAsync(TestTimeouts.Step);
     }
 

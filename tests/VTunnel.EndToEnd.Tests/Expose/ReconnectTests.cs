@@ -6,10 +6,11 @@ using VTunnel.Testing.Programs;
 
 namespace VTunnel.EndToEnd.Tests.Expose;
 
+/// <summary>Over protocol v1 a lost connection ends the session, and the client makes another; <see cref="ResumeTests"/> has v2.</summary>
 [Collection(Heavy.Name)]
 public sealed class ReconnectTests
 {
-    private static readonly string[] Quickly = ["-reconnect-min", "20ms", "-reconnect-max", "200ms"];
+    private static readonly string[] Quickly = ["-protocol", "v1", "-reconnect-min", "20ms", "-reconnect-max", "200ms"];
 
     [Fact]
     public async Task Ten_flaps_in_a_row_leave_one_listener_and_nothing_else()

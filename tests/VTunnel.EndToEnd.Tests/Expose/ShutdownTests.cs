@@ -18,11 +18,11 @@ public sealed class ShutdownTests
     }
 
     [Theory]
-    [InlineData(Side.Server, ProgramSignal.Terminate)]
-    [InlineData(Side.Server, ProgramSignal.Interrupt)]
-    [InlineData(Side.Client, ProgramSignal.Terminate)]
-    [InlineData(Side.Client, ProgramSignal.Interrupt)]
-    public async Task A_response_under_way_is_completed_and_nothing_new_begins(Side side, ProgramSignal signal)
+    [InlineData(Side.Server, ProgramSignal.Terminate, "v1")]
+    [InlineData(Side.Server, ProgramSignal.Interrupt, "v2")]
+    [InlineData(Side.Client, ProgramSignal.Terminate, "v2")]
+    [InlineData(Side.Client, ProgramSignal.Interrupt, "v1")]
+    public async Task A_response_under_way_is_completed_and_nothing_new_begins(Side side, ProgramSignal signal, string protocol)
     {
         var halfway = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         var goOn = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -38,7 +38,7 @@ public sealed class ShutdownTests
         await using var server = await ServerProgram.StartAsync();
         var (webPort, echoPort) = (FreePorts.Next(), FreePorts.Next());
         await using var client = await ClientProgram.StartAsync(
-            server.Url, [(webPort, $"127.0.0.1:{web.Port}"), (echoPort, $"127.0.0.1:{echo.Port}")]);
+            server.Url, [(webPort, $"127.0.0.1:{web.Port}"), (echoPort, $"127.0.0.1:{echo.Port}")], "-protocol", protocol);
         var ending = side == Side.Server ? server.Program : client.Program;
 
         var curl = Tools.RunAsync("curl", ["-sS", "--fail", $"http://127.0.0.1:{webPort}/slow"]);
@@ -53,14 +53,16 @@ public sealed class ShutdownTests
     }
 
     [Theory]
-    [InlineData(Side.Server)]
-    [InlineData(Side.Client)]
-    public async Task A_connection_that_never_ends_does_not_hold_the_end_up_for_ever(Side side)
+    [InlineData(Side.Server, "v1")]
+    [InlineData(Side.Client, "v1")]
+    [InlineData(Side.Server, "v2")]
+    [InlineData(Side.Client, "v2")]
+    public async Task A_connection_that_never_ends_does_not_hold_the_end_up_for_ever(Side side, string protocol)
     {
         await using var echo = TargetServer.StartEcho();
         await using var server = await ServerProgram.StartAsync();
         var port = FreePorts.Next();
-        await using var client = await ClientProgram.StartAsync(server.Url, port, echo.Port);
+        await using var client = await ClientProgram.StartAsync(server.Url, port, echo.Port, "-protocol", protocol);
         using var visitor = await Payload.ConnectAsync(port);
         await Payload.EchoAsync(visitor.GetStream(), 100).WaitAsync(TestTimeouts.Step);
 
@@ -70,14 +72,16 @@ public sealed class ShutdownTests
         await AssertEndedAsync(visitor);
     }
 
-    [Fact]
-    public async Task A_client_is_told_that_its_server_shuts_down_and_waits_for_the_next_one()
+    [Theory]
+    [InlineData("v1")]
+    [InlineData("v2")]
+    public async Task A_client_is_told_that_its_server_shuts_down_and_waits_for_the_next_one(string protocol)
     {
         await using var echo = TargetServer.StartEcho();
         var serverPort = FreePorts.Next();
         var port = FreePorts.Next();
         await using var server = await ServerProgram.StartAsync(port: serverPort);
-        await using var client = await ClientProgram.StartAsync(server.Url, [(port, $"127.0.0.1:{echo.Port}")], "-reconnect-min", "20ms");
+        await using var client = await ClientProgram.StartAsync(server.Url, [(port, $"127.0.0.1:{echo.Port}")], "-reconnect-min", "20ms", "-protocol", protocol);
 
         server.Program.Signal(ProgramSignal.Terminate);
         Assert.Equal(ExitCodes.Success, await server.Program.WaitForExitAsync());

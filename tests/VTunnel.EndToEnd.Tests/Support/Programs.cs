@@ -77,14 +77,12 @@ internal sealed class ClientProgram : IAsyncDisposable
     public static Task<ClientProgram> StartAsync(string server, int port, int targetPort, params string[] options) =>
         StartAsync(server, [(port, $"127.0.0.1:{targetPort}")], options);
 
-    /// <summary>Starts it with what the Go program's users would write, and protocol v1 unless the options say otherwise.</summary>
+    /// <summary>Starts it with what the Go program's users would write.</summary>
     public static ClientProgram Start(string server, (int Port, string Target)[] forwards, params string[] options)
     {
         var arguments = new List<string> { "client", "-server", server, "-log-level", "debug" };
         foreach (var (port, target) in forwards)
             arguments.AddRange(["-forward", $"{port}={target}"]);
-        if (!options.Contains("--protocol"))
-            arguments.AddRange(["--protocol", "v1"]);
         arguments.AddRange(options);
         return new ClientProgram(BuiltProgram.Start(arguments), forwards);
     }

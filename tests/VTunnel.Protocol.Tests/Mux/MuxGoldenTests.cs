@@ -1,6 +1,7 @@
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Protocol.Mux;
+using VTunnel.Protocol.V2;
 
 namespace VTunnel.Protocol.Tests.Mux;
 

@@ -4,6 +4,7 @@ using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Protocol.Mux;
+using VTunnel.Protocol.V2;
 
 namespace VTunnel.Protocol.Tests.Mux;
 

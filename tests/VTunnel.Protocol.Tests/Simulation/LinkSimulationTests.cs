@@ -1,4 +1,3 @@
-using VTunnel.Protocol.Buffers;
 using VTunnel.Testing.Simulation;
 using Xunit.Abstractions;
 
@@ -11,37 +10,5 @@ public sealed class LinkSimulationTests(ITestOutputHelper output)
     {
         var outcomes = SimulationRunner.Run(nameof(LinkSimulationTests), Seeds.Balanced(LinkSimulation.Run), output.WriteLine);
         Seeds.AssertVaried(outcomes);
-    }
-}
-
-public sealed class SessionSimulationTests(ITestOutputHelper output)
-{
-    [Fact]
-    public void Every_seed_keeps_the_invariants_of_the_whole_stack()
-    {
-        var outcomes = SimulationRunner.Run(nameof(SessionSimulationTests), Seeds.Balanced(SessionSimulation.Run), output.WriteLine);
-        Seeds.AssertVaried(outcomes);
-    }
-}
-
-internal static class Seeds
-{
-    /// <summary>The run, and then the books: every chunk that it rented must have been released.</summary>
-    public static Func<int, Action<string>?, SimulationOutcome> Balanced(Func<int, Action<string>?, SimulationOutcome> run) => (seed, log) =>
-    {
-        using var ledger = ChunkLedger.Open();
-        var outcome = run(seed, log);
-        return ledger.Outstanding == 0
-            ? outcome
-            : throw new SimulationFailedException($"{ledger.Outstanding} of {ledger.Rented} chunks were never released");
-    };
-
-    /// <summary>Both kinds of run must be among many, or the faults are too mild or too harsh to show anything.</summary>
-    public static void AssertVaried(IReadOnlyDictionary<SimulationOutcome, int> outcomes)
-    {
-        if (SimulationRunner.IsNarrowed)
-            return;
-        Assert.True(outcomes[SimulationOutcome.Completed] > outcomes[SimulationOutcome.Expired]);
-        Assert.True(outcomes[SimulationOutcome.Expired] > 0);
     }
 }

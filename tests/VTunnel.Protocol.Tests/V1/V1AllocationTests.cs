@@ -1,5 +1,6 @@
 using System.Text;
 using VTunnel.Protocol.Buffers;
+using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Protocol.V1;
 

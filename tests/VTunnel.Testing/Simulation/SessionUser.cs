@@ -3,6 +3,7 @@ using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Link;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Protocol.Mux;
+using VTunnel.Protocol.V2;
 
 namespace VTunnel.Testing.Simulation;
 

@@ -23,7 +23,7 @@ internal sealed class HttpTargets : IHttpApplication<HttpContext>, IAsyncDisposa
     private readonly ILoggerFactory _loggerFactory;
     private readonly TlsTrust _trust;
     private readonly Func<ForwardTarget, CancellationToken, Task<Socket>> _connect;
-    private readonly RequestRelay _relay;
+    private readonly RequestRelay _relay = new();
     private readonly Dictionary<ForwardTarget, HttpMessageInvoker> _clients = [];
     private Task<WebServer>? _server;
     private bool _disposed;
@@ -36,7 +36,6 @@ internal sealed class HttpTargets : IHttpApplication<HttpContext>, IAsyncDisposa
         _connect = connect;
         _trust = trust;
         _loggerFactory = loggerFactory;
-        _relay = new RequestRelay(loggerFactory);
     }
 
     /// <summary>Whether a visitor's stream has to be read as HTTP.</summary>
@@ -45,7 +44,7 @@ internal sealed class HttpTargets : IHttpApplication<HttpContext>, IAsyncDisposa
         if (request.Visit is null)
             return request.Headers.Count > 0;
         return request.Visit.IsHttp
-            && (request.Headers.Count > 0 || SpeaksTls(request) || request.Visit.Speaks == Protocol.Multiplexing.ProxyVisit.Http2);
+            && (request.Headers.Count > 0 || SpeaksTls(request) || request.Visit.Speaks == Protocol.Control.ProxyVisit.Http2);
     }
 
     /// <summary>An endpoint that takes requests for a target. The target is connected when the first of them comes.</summary>
@@ -69,7 +68,7 @@ internal sealed class HttpTargets : IHttpApplication<HttpContext>, IAsyncDisposa
         var pair = new DuplexPair();
         var connection = new WebConnection(pair.Stream, pair.Endpoint.Abort, null);
         connection.Features.Set(request);
-        await server.ServeAsync(connection, request.Visit?.Speaks == Protocol.Multiplexing.ProxyVisit.Http2).ConfigureAwait(false);
+        await server.ServeAsync(connection, request.Visit?.Speaks == Protocol.Control.ProxyVisit.Http2).ConfigureAwait(false);
         return new RequestsEndpoint(pair.Endpoint, connection);
     }
 

@@ -1,9 +1,10 @@
 using VTunnel.Protocol.Buffers;
+using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Protocol.Mux;
 
-namespace VTunnel.Protocol.Control;
+namespace VTunnel.Protocol.V2;
 
 /// <summary>
 /// Protocol v2 above the link: mux, control stream and stream prefaces, as a state machine without clock or threads.
@@ -20,10 +21,10 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
 
     private readonly MuxSession _mux;
     private readonly MuxRole _role;
-    private readonly Ring<(StreamEvent Event, MuxStream? Stream)> _events = new();
+    private readonly RingQueue<(StreamEvent Event, MuxStream? Stream)> _events = new();
     private readonly ControlLineReader _controlReader = new();
     private readonly ControlLineWriter _writer = new();
-    private readonly Ring<ByteSlice> _controlBacklog = new();
+    private readonly RingQueue<ByteSlice> _controlBacklog = new();
     private int _controlBacklogBytes;
     private MuxStream? _control;
     private bool _controlSeen;
@@ -342,7 +343,7 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
             if (allowance == 0)
                 return;
 
-            ref var line = ref _controlBacklog.Peek();
+            ref var line = ref _controlBacklog[0];
             if (line.Length > allowance)
             {
                 _mux.Send(control, ByteChunk.Copy(line.Span[..allowance]));

@@ -4,8 +4,9 @@ using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Protocol.Mux;
 using VTunnel.Protocol.Tests.Mux;
+using VTunnel.Protocol.V2;
 
-namespace VTunnel.Protocol.Tests.Control;
+namespace VTunnel.Protocol.Tests.V2;
 
 public sealed class V2SessionTests : IDisposable
 {

@@ -4,8 +4,9 @@ using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Protocol.Mux;
 using VTunnel.Protocol.Tests.Mux;
+using VTunnel.Protocol.V2;
 
-namespace VTunnel.Protocol.Tests.Control;
+namespace VTunnel.Protocol.Tests.V2;
 
 /// <summary>
 /// Two sessions, random operations, the bytes between them cut and joined at random. Checked: every byte once and in
