@@ -6,7 +6,9 @@ set -euo pipefail
 # Program, and Debian's package that has it.
 declare -A packages=(
   [caddy]=caddy
+  [chromium]=chromium
   [curl]=curl
+  [dpkg-deb]=dpkg
   [git]=git
   [ip]=iproute2
   [nc]=netcat-openbsd
@@ -20,6 +22,7 @@ declare -A packages=(
   [ssh]=openssh-client
   [sshd]=openssh-server
   [unshare]=util-linux
+  [pip3]=python3-pip
 )
 
 # Debian puts some programs where only root looks, and those of PostgreSQL where nobody does.

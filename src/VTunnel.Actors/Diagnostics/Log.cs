@@ -4,7 +4,8 @@ namespace VTunnel.Diagnostics;
 
 /// <summary>
 /// Every log message of the engine. Event ids: 100 sessions, 200 listeners, 300 streams and targets, 400 client,
-/// 500 server, 600 endpoint, 700 bridge. Nothing above Debug per stream, nothing at all per frame.
+/// 500 server, 600 endpoint, 700 bridge, 800 proxy. Nothing above Debug per stream (except the proxy's access log), nothing at all per
+/// frame.
 /// </summary>
 internal static partial class Log
 {
@@ -35,6 +36,12 @@ internal static partial class Log
     [LoggerMessage(108, LogLevel.Warning, "A connection from {Remote} was refused: {Reason}")]
     public static partial void LinkRefused(this ILogger logger, string remote, string reason);
 
+    [LoggerMessage(208, LogLevel.Information, "{Session}: the proxy routes {Domain} to {Target}")]
+    public static partial void DomainUp(this ILogger logger, string session, string domain, string target);
+
+    [LoggerMessage(209, LogLevel.Information, "{Session}: the proxy routes {Domain} there no more")]
+    public static partial void DomainDown(this ILogger logger, string session, string domain);
+
     [LoggerMessage(200, LogLevel.Information, "{Session} listens on {Address}:{Port} for {Target}")]
     public static partial void ListenerUp(this ILogger logger, string session, string address, int port, string target);
 
@@ -59,8 +66,8 @@ internal static partial class Log
     [LoggerMessage(301, LogLevel.Debug, "{Session} stream {StreamId} ends: {End}, {BytesIn} bytes in, {BytesOut} bytes out")]
     public static partial void StreamDown(this ILogger logger, string session, uint streamId, StreamEnd end, long bytesIn, long bytesOut);
 
-    [LoggerMessage(302, LogLevel.Information, "Target {Target} of port {Port} refused: {Reason}")]
-    public static partial void TargetRefused(this ILogger logger, string target, int port, string reason);
+    [LoggerMessage(302, LogLevel.Information, "Target {Target} of {Source} refused: {Reason}")]
+    public static partial void TargetRefused(this ILogger logger, string target, string source, string reason);
 
     [LoggerMessage(303, LogLevel.Warning, "The server opened a stream for port {Port}, which is not forwarded here; refused")]
     public static partial void UnknownForward(this ILogger logger, int port);
@@ -83,17 +90,27 @@ internal static partial class Log
     [LoggerMessage(403, LogLevel.Error, "No connection to {Server}: {Reason}; giving up")]
     public static partial void ClientGaveUp(this ILogger logger, string server, string reason);
 
-    [LoggerMessage(404, LogLevel.Information, "Forwarding {Port} on the server to {Target}")]
-    public static partial void ForwardUp(this ILogger logger, int port, string target);
+    [LoggerMessage(404, LogLevel.Information, "Forwarding {Source} on the server to {Target}")]
+    public static partial void ForwardUp(this ILogger logger, string source, string target);
 
-    [LoggerMessage(405, LogLevel.Warning, "The server refused to listen on port {Port}: {Reason}{Suffix}")]
-    public static partial void ForwardRefused(this ILogger logger, int port, string reason, string suffix);
+    [LoggerMessage(405, LogLevel.Warning, "The server refused to listen on {Source}: {Reason}{Suffix}")]
+    public static partial void ForwardRefused(this ILogger logger, string source, string reason, string suffix);
 
     [LoggerMessage(406, LogLevel.Information, "Client stopped: {Reason}")]
     public static partial void ClientStopped(this ILogger logger, string reason);
 
     [LoggerMessage(500, LogLevel.Information, "Draining: {Sessions} sessions, {Timeout} at most")]
     public static partial void Draining(this ILogger logger, int sessions, TimeSpan timeout);
+
+    [LoggerMessage(800, LogLevel.Information, "{Method} {Host}, {Route}: {Status}, {BytesIn} bytes in, {BytesOut} bytes out, {Duration} ms, for {Remote}")]
+    public static partial void Proxied(
+        this ILogger logger, string method, string host, string route, int status, long bytesIn, long bytesOut, long duration, string remote);
+
+    [LoggerMessage(801, LogLevel.Debug, "A connection of {Remote} to the proxy ended before its first request: {Reason}")]
+    public static partial void ProxyConnectionFailed(this ILogger logger, string remote, string reason);
+
+    [LoggerMessage(802, LogLevel.Information, "The visitor's TLS to {Host} could not be ended by the proxy: {Reason}")]
+    public static partial void InterceptionFailed(this ILogger logger, string host, string reason);
 
     [LoggerMessage(600, LogLevel.Warning, "Refused {Remote}: {Reason} (status {Status})")]
     public static partial void UpgradeRefused(this ILogger logger, string remote, string reason, int status);

@@ -12,7 +12,11 @@ public static class AuthorizationProtocol
     public static readonly TimeSpan Timeout = TimeSpan.FromSeconds(5);
 
     /// <summary>May this session listen on this port?</summary>
-    public sealed record AuthorizeListen(string Session, string? Identity, string Remote, int Port, string? LocalAddr);
+    public sealed record AuthorizeListen(string Session, string? Identity, string Remote, int Port, string? LocalAddr)
+    {
+        /// <summary>The domain that the server's proxy would route here; null where it is about a port. <c>Port</c> is above 65535 then.</summary>
+        public string? Domain { get; init; }
+    }
 
     /// <summary>May this visitor be carried?</summary>
     public sealed record AuthorizeConnect(StreamInfo Stream);

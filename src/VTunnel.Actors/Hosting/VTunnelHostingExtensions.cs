@@ -13,6 +13,7 @@ using Microsoft.Extensions.Options;
 using VTunnel.Options;
 using VTunnel.Diagnostics;
 using VTunnel.Extensions;
+using VTunnel.Proxy;
 using VTunnel.Supervision;
 
 namespace VTunnel.Hosting;
@@ -38,16 +39,21 @@ public static class VTunnelHostingExtensions
         AddMetrics(services);
         ActorParts(builder).Engine.Add((akka, provider) => akka.WithActors((system, registry) =>
         {
+            var options = provider.GetRequiredService<IOptions<TunnelServerOptions>>().Value;
+            var loggerFactory = provider.GetRequiredService<ILoggerFactory>();
             var server = system.ActorOf(
                 TunnelServerActor.Props(
-                    provider.GetRequiredService<IOptions<TunnelServerOptions>>().Value,
+                    options,
                     ExtensionsFrom(provider, registry),
                     provider.GetRequiredService<TunnelMetrics>(),
-                    provider.GetRequiredService<ILoggerFactory>().CreateLogger("VTunnel.Server")),
+                    loggerFactory.CreateLogger("VTunnel.Server"),
+                    options.Proxy is { } proxy ? HttpProxyActor.Props(proxy, options.ResumeWindow, loggerFactory, TimeProvider.System) : null),
                 "tunnel-server");
             registry.Register<TunnelServerActor>(server);
         }));
         services.AddHostedService<TunnelServerDrain>();
+        services.TryAddSingleton<VTunnelProxy>();
+        services.AddHostedService(provider => provider.GetRequiredService<VTunnelProxy>());
         return builder;
     }
 

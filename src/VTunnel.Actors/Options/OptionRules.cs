@@ -38,6 +38,18 @@ internal static class OptionRules
             : null;
     }
 
+    /// <summary>What is wrong with a header for requests of visitors, or null.</summary>
+    public static string? InjectedHeaderProblem(string name, string value)
+    {
+        if (name.Length == 0 || !name.All(IsTokenCharacter))
+            return "the name of a header consists of letters, digits and hyphens; write 'Name: value'";
+        if (name.ToUpperInvariant() is "CONNECTION" or "CONTENT-LENGTH" or "EXPECT" or "HOST" or "KEEP-ALIVE" or "TE" or "TRAILER" or "TRANSFER-ENCODING" or "UPGRADE")
+            return "this header belongs to the connection or the body and cannot be replaced; leave it out";
+        return value.Any(c => c is not '\t' and (< ' ' or > '~'))
+            ? "the value of a header consists of visible ASCII characters and blanks"
+            : null;
+    }
+
     /// <summary>What is wrong with a file that should hold PEM certificates, or null.</summary>
     public static string? CertificateFileProblem(string path)
     {

@@ -85,13 +85,20 @@ public sealed class TunnelClientOptionsValidator : IValidateOptions<TunnelClient
             return;
         }
 
-        var targets = new Dictionary<int, ForwardTarget>();
+        var targets = new Dictionary<string, ForwardTarget>(StringComparer.Ordinal);
         foreach (var rule in forwards)
         {
-            if (rule.RemotePort is < 1 or > 65535)
+            var kind = rule.Domain is null ? "port" : "domain";
+            if (rule.Domain is null && rule.RemotePort is < 1 or > 65535)
                 faults.Add(key, rule.ToString(), $"the server's port is {rule.RemotePort}; it must be from 1 to 65535");
-            else if (!targets.TryAdd(rule.RemotePort, rule.Target))
-                faults.Add(key, rule.ToString(), $"port {rule.RemotePort} already leads to {targets[rule.RemotePort]}; give each port one target");
+            else if (!targets.TryAdd(rule.Source, rule.Target))
+                faults.Add(key, rule.ToString(), $"{kind} {rule.Source} already leads to {targets[rule.Source]}; give each {kind} one target");
+
+            foreach (var header in rule.Headers)
+            {
+                if (OptionRules.InjectedHeaderProblem(header.Name, header.Value) is { } reason)
+                    faults.Add(key, $"{rule} -H {header.Name}", reason);
+            }
 
             if (rule.Target.Port is < 1 or > 65535)
                 faults.Add(key, rule.ToString(), $"the target's port is {rule.Target.Port}; it must be from 1 to 65535");

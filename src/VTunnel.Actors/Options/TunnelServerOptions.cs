@@ -78,4 +78,7 @@ public sealed record TunnelServerOptions
 
     /// <summary>Browser origins that may open a session, e.g. <c>https://app.example.com</c>. Default none: any request with an Origin is refused.</summary>
     public IReadOnlyList<string> AllowedOrigins { get; set; } = [];
+
+    /// <summary>The HTTP proxy beside the tunnel; null for none, which is the default.</summary>
+    public ProxyOptions? Proxy { get; set; }
 }

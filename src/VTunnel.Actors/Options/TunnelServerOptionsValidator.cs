@@ -53,7 +53,32 @@ public sealed class TunnelServerOptionsValidator : IValidateOptions<TunnelServer
                 faults.Add(nameof(options.AllowedOrigins), origin, problem);
         }
 
+        if (options.Proxy is { } proxy)
+            CheckProxy(proxy, faults);
         return faults;
+    }
+
+    private static void CheckProxy(ProxyOptions proxy, OptionFaults faults)
+    {
+        string Key(string name) => $"{nameof(TunnelServerOptions.Proxy)}.{name}";
+        faults.Range(Key(nameof(proxy.Port)), proxy.Port, 0, 65535);
+        faults.Positive(Key(nameof(proxy.HeaderTimeout)), proxy.HeaderTimeout);
+        faults.Positive(Key(nameof(proxy.KeepAliveTimeout)), proxy.KeepAliveTimeout);
+        faults.Positive(Key(nameof(proxy.ConnectTimeout)), proxy.ConnectTimeout);
+        faults.Range(Key(nameof(proxy.MaxConnections)), proxy.MaxConnections, 1, int.MaxValue);
+        if (!System.Net.IPAddress.IsLoopback(proxy.Address) && proxy.Credentials.Count == 0 && !proxy.Open)
+        {
+            faults.Add(Key(nameof(proxy.Address)), proxy.Address.ToString(),
+                "anyone who reaches this address could use the proxy; ask for a password (--proxy-auth USER:PASSWORD), or say that this is meant (--proxy-open)");
+        }
+
+        if (proxy.InterceptionAuthority is { } authority)
+        {
+            if (!authority.HasPrivateKey)
+                faults.Add(Key(nameof(proxy.InterceptionAuthority)), null, "the authority's private key is needed to sign certificates");
+            if (authority.Extensions.OfType<System.Security.Cryptography.X509Certificates.X509BasicConstraintsExtension>().FirstOrDefault() is not { CertificateAuthority: true })
+                faults.Add(Key(nameof(proxy.InterceptionAuthority)), null, "this certificate is not one of an authority; make one with 'vtunnel ca create'");
+        }
     }
 
     private static void CheckTokens(IReadOnlyList<AccessToken>? tokens, OptionFaults faults)

@@ -29,13 +29,30 @@ internal static class ForwardParser
             return false;
         }
 
-        if (!TryParseRemotePort(text[..equals].Trim(), out var port, out problem))
+        if (!TryParseSource(text[..equals].Trim(), out var port, out var domain, out problem))
             return false;
         if (!TryParseTarget(text[(equals + 1)..].Trim(), out var target, out problem))
             return false;
 
-        rule = new ForwardRule(port, target);
+        rule = new ForwardRule(port, target) { Domain = domain };
         return true;
+    }
+
+    /// <summary>A port of the server, or a domain of its proxy.</summary>
+    private static bool TryParseSource(string text, out int port, out HostPattern? domain, [NotNullWhen(false)] out string? problem)
+    {
+        port = 0;
+        domain = null;
+        if (text.Length == 0 || IsInteger(text))
+            return TryParseRemotePort(text, out port, out problem);
+        if (HostPattern.TryParse(text, out domain, out var reason))
+        {
+            problem = null;
+            return true;
+        }
+
+        problem = $"'{text}' is neither a port nor a domain: {reason}; write {Form} or gitlab.corp=localhost:8080";
+        return false;
     }
 
     private static bool TryParseRemotePort(string text, out int port, [NotNullWhen(false)] out string? problem)
@@ -43,10 +60,8 @@ internal static class ForwardParser
         port = 0;
         if (text.Length == 0)
             problem = $"the server's port is missing before '='; write {Form}";
-        else if (IsInteger(text))
-            problem = TryParsePort(text, out port) ? null : $"the server's port is {text}; it must be from 1 to 65535";
         else
-            problem = $"'{text}' is not a port, and forwards by name are not known to this version; write {Form}";
+            problem = TryParsePort(text, out port) ? null : $"the server's port is {text}; it must be from 1 to 65535";
         return problem is null;
     }
 

@@ -17,7 +17,7 @@ public static class ClientSessionProtocol
     /// <summary>To the session: forward this too.</summary>
     public sealed record AddForward(ForwardRule Rule);
 
-    /// <summary>To the parent: the server's answer to a listen; a null error is <c>listen_ok</c>.</summary>
+    /// <summary>To the parent: the server's answer to a listen, by the rule's number; a null error is <c>listen_ok</c>.</summary>
     public sealed record ListenAnswered(int Port, string? Error);
 }
 
@@ -27,10 +27,16 @@ internal sealed class ClientSessionActor : SessionActor
     /// <summary>A refused port may be free later (its holder left, an administrator changed something).</summary>
     private static readonly TimeSpan RefusedRetry = TimeSpan.FromSeconds(10);
 
+    private const int FirstFreePort = 20_000;
+    private const int LastFreePort = 32_000;
+    private const int MaxFreePortTries = 20;
+
     private readonly TunnelClientOptions _options;
+    private readonly Random _ports = new();
     private readonly ITargetDialer _dialer;
     private readonly List<ForwardRule> _initial;
     private readonly Dictionary<int, Forward> _forwards = [];
+    private readonly Dictionary<int, int> _domainPorts = [];
 
     public ClientSessionActor(SessionContext session, TunnelClientOptions options, IReadOnlyList<ForwardRule> forwards, ITargetDialer dialer)
         : base(session)
@@ -44,9 +50,13 @@ internal sealed class ClientSessionActor : SessionActor
         SessionContext session, TunnelClientOptions options, IReadOnlyList<ForwardRule> forwards, ITargetDialer dialer) =>
         Akka.Actor.Props.Create(() => new ClientSessionActor(session, options, forwards, dialer));
 
-    private sealed class Forward(ForwardRule rule)
+    /// <param name="rule">The rule.</param>
+    /// <param name="domainPort">Over v1, which port of the rule's domain this stands for; null otherwise.</param>
+    private sealed class Forward(ForwardRule rule, int? domainPort = null)
     {
         public ForwardRule Rule { get; } = rule;
+        public int? DomainPort { get; } = domainPort;
+        public int Tries { get; set; }
         public string? LastError { get; set; }
     }
 
@@ -90,7 +100,7 @@ internal sealed class ClientSessionActor : SessionActor
                 break;
             case ListenAgain again:
                 if (_forwards.TryGetValue(again.Port, out var forward))
-                    Listen(forward.Rule);
+                    Listen(again.Port, forward);
                 break;
             default:
                 base.OnReceive(message);
@@ -100,11 +110,43 @@ internal sealed class ClientSessionActor : SessionActor
 
     private void Add(ForwardRule rule)
     {
-        _forwards[rule.RemotePort] = new Forward(rule);
-        Listen(rule);
+        if (rule.Domain is not { } domain || Session.Wire.Protocol != "v1")
+        {
+            Add(rule.RemotePort, new Forward(rule));
+            return;
+        }
+
+        // A server that speaks v1 routes by what a port is said to lead to, so each port of the domain takes one of the server's.
+        foreach (var known in _domainPorts.Where(known => known.Value == rule.RemotePort).Select(known => known.Key).ToArray())
+            _forwards.Remove(known);
+        foreach (var port in ForwardRule.PortsOf(domain))
+            AddAnywhere(new Forward(rule, port));
     }
 
-    private void Listen(ForwardRule rule) => Pump.SendControl(new Listen(rule.RemotePort, rule.Target.ToString()));
+    private void Add(int number, Forward forward)
+    {
+        _forwards[number] = forward;
+        Listen(number, forward);
+    }
+
+    /// <summary>Takes a port that may be free: which ones are is for the server to know.</summary>
+    private void AddAnywhere(Forward forward)
+    {
+        int number;
+        do
+            number = _ports.Next(FirstFreePort, LastFreePort + 1);
+        while (_forwards.ContainsKey(number));
+        _domainPorts[number] = forward.Rule.RemotePort;
+        forward.Tries++;
+        Add(number, forward);
+    }
+
+    private void Listen(int number, Forward forward) => Pump.SendControl(forward switch
+    {
+        { DomainPort: { } port, Rule.Domain: { } domain } => new Listen(number, (domain with { Port = port }).ToString()),
+        { Rule: { Domain: { } domain } rule } => new Listen(number, rule.Target.ToString(), domain.ToString()),
+        _ => new Listen(number, forward.Rule.Target.ToString()),
+    });
 
     protected override void OnControl(ControlMessage message)
     {
@@ -112,8 +154,8 @@ internal sealed class ClientSessionActor : SessionActor
         {
             case ListenOk ok when _forwards.TryGetValue(ok.Port, out var forward):
                 forward.LastError = null;
-                Logger.ForwardUp(ok.Port, forward.Rule.Target.ToString());
-                Context.Parent.Tell(new ClientSessionProtocol.ListenAnswered(ok.Port, null));
+                Logger.ForwardUp(forward.Rule.Source, forward.Rule.Target.ToString());
+                Context.Parent.Tell(new ClientSessionProtocol.ListenAnswered(forward.Rule.RemotePort, null));
                 break;
             case ListenErr refused when _forwards.TryGetValue(refused.Port, out var forward):
                 OnRefused(forward, refused with { Error = PeerText.Printable(refused.Error) });
@@ -123,11 +165,19 @@ internal sealed class ClientSessionActor : SessionActor
 
     private void OnRefused(Forward forward, ListenErr refused)
     {
+        if (forward.DomainPort is not null && forward.Tries < MaxFreePortTries)
+        {
+            _forwards.Remove(refused.Port);
+            _domainPorts.Remove(refused.Port);
+            AddAnywhere(forward);
+            return;
+        }
+
         var suffix = _options.AutoReconnect ? $"; asking again every {RefusedRetry.TotalSeconds:0} s" : "";
         if (forward.LastError != refused.Error)
-            Logger.ForwardRefused(refused.Port, refused.Error, suffix);
+            Logger.ForwardRefused(forward.Rule.Domain?.ToString() ?? $"port {refused.Port}", refused.Error, suffix);
         forward.LastError = refused.Error;
-        Context.Parent.Tell(new ClientSessionProtocol.ListenAnswered(refused.Port, refused.Error));
+        Context.Parent.Tell(new ClientSessionProtocol.ListenAnswered(forward.Rule.RemotePort, refused.Error));
         if (_options.AutoReconnect)
             Timers.StartSingleTimer($"listen-{refused.Port}", new ListenAgain(refused.Port), RefusedRetry);
         else
@@ -151,7 +201,7 @@ internal sealed class ClientSessionActor : SessionActor
 
         var info = new StreamInfo(Session.Name, Session.Identity, requested.Request.Port, requested.Request.Remote);
         StartStream(
-            StreamActor.ForTarget(StreamServices, info, requested.Key, forward.Rule.Target, _dialer),
+            StreamActor.ForTarget(StreamServices, info, requested.Key, forward.Rule, requested.Request.Visit, _dialer),
             StreamName(requested.Key));
     }
 

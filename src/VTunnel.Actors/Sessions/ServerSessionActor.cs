@@ -8,6 +8,8 @@ using VTunnel.Listeners;
 using VTunnel.Options;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Errors;
+using VTunnel.Protocol.Multiplexing;
+using VTunnel.Routing;
 using VTunnel.Stages;
 using VTunnel.Streams;
 
@@ -26,6 +28,7 @@ internal sealed class ServerSessionActor : SessionActor
     private readonly List<IActorRef> _probeAskers = [];
     private int _refusals;
     private bool _streamLimitLogged;
+    private bool _answers;
     private ICarrier? _probed;
     private long _probeStart;
     private int _probePollsLeft;
@@ -40,9 +43,10 @@ internal sealed class ServerSessionActor : SessionActor
     public static Props Props(SessionContext session, TunnelServerOptions options, AccessToken? token) =>
         Akka.Actor.Props.Create(() => new ServerSessionActor(session, options, token));
 
-    private sealed class Port(string? localAddr)
+    private sealed class Port(string? localAddr, HostPattern? domain)
     {
         public string? LocalAddr { get; set; } = localAddr;
+        public HostPattern? Domain { get; } = domain;
         public bool IsOpen { get; set; }
         public IActorRef? Listener { get; set; }
     }
@@ -64,7 +68,10 @@ internal sealed class ServerSessionActor : SessionActor
                 Refuse(decided.Port, denied.Reason);
                 break;
             case ListenDecided decided:
-                Context.Parent.Tell(new SessionProtocol.ClaimPort(decided.Port));
+                Open(decided.Port);
+                break;
+            case SessionProtocol.CarryVisitor carry:
+                OnCarry(carry);
                 break;
             case SessionProtocol.PortGranted granted:
                 OnPortGranted(granted.Port);
@@ -120,6 +127,8 @@ internal sealed class ServerSessionActor : SessionActor
         // Everything else is for clients; a peer that sends it is told nothing, as v1 ignores what it does not expect.
         if (message is Listen listen)
             OnListen(listen);
+        else if (message is Hello hello)
+            _answers = hello.Capabilities.Contains(SessionWires.ProxyCapability);
     }
 
     private void OnListen(Listen asked)
@@ -129,13 +138,17 @@ internal sealed class ServerSessionActor : SessionActor
         if (_ports.TryGetValue(listen.Port, out var port))
         {
             port.LocalAddr = listen.LocalAddr;
-            if (port.IsOpen)
-                Pump.SendControl(new ListenOk(listen.Port));
+            if (!port.IsOpen)
+                return;
+            Pump.SendControl(new ListenOk(listen.Port));
+            ReportRoutes();
             return;
         }
 
         if (IsClosing)
             Refuse(listen.Port, "the server is shutting down");
+        else if (listen.Domain is not null)
+            ClaimDomain(listen);
         else if (listen.Port is < 1 or > 65535)
             Refuse(listen.Port, $"port {listen.Port} is out of range: 1 to 65535");
         else if (_token is not null && !_token.Allows(listen.Port))
@@ -146,17 +159,42 @@ internal sealed class ServerSessionActor : SessionActor
             Claim(listen);
     }
 
-    private void Claim(Listen listen)
+    private void ClaimDomain(Listen listen)
     {
-        _ports.Add(listen.Port, new Port(listen.LocalAddr));
+        if (_options.Proxy is null)
+            Refuse(listen.Port, "this server has no proxy that could route a domain; start it with --proxy PORT");
+        else if (listen.Port <= StreamRequest.MaxTcpPort)
+            Refuse(listen.Port, $"the number of a domain must be above {StreamRequest.MaxTcpPort}, not {listen.Port}");
+        else if (!HostPattern.TryParse(listen.Domain, out var domain, out var problem))
+            Refuse(listen.Port, problem);
+        else if (_token is { Ports.Count: > 0 })
+            Refuse(listen.Port, $"token '{_token.Name}' may open certain ports only, and no domains");
+        else if (_ports.Count >= _options.MaxListenersPerSession)
+            Refuse(listen.Port, $"the session is at its limit of {_options.MaxListenersPerSession} listened ports");
+        else
+            Claim(listen, domain);
+    }
+
+    /// <summary>It is allowed: a port is claimed and listened on, a domain is simply routed here.</summary>
+    private void Open(int number)
+    {
+        if (_ports.TryGetValue(number, out var port) && port.Domain is not null)
+            OnListening(number);
+        else
+            Context.Parent.Tell(new SessionProtocol.ClaimPort(number));
+    }
+
+    private void Claim(Listen listen, HostPattern? domain = null)
+    {
+        _ports.Add(listen.Port, new Port(listen.LocalAddr, domain));
         if (Session.Extensions.Authorizer is not { } authorizer)
         {
-            Context.Parent.Tell(new SessionProtocol.ClaimPort(listen.Port));
+            Open(listen.Port);
             return;
         }
 
         var question = new AuthorizationProtocol.AuthorizeListen(
-            Session.Name, Session.Identity, Session.Wire.RemoteName, listen.Port, listen.LocalAddr);
+            Session.Name, Session.Identity, Session.Wire.RemoteName, listen.Port, listen.LocalAddr) { Domain = domain?.ToString() };
         _ = AuthorizationProtocol.DecideAsync(authorizer, question).PipeTo(Self, success: decision => new ListenDecided(listen.Port, decision));
     }
 
@@ -184,6 +222,7 @@ internal sealed class ServerSessionActor : SessionActor
             Logger.ListenerFailed(Session.Name, number);
             CloseListener(number, port);
             Refuse(number, $"the listener on port {number} failed");
+            ReportRoutes();
             return;
         }
     }
@@ -195,7 +234,11 @@ internal sealed class ServerSessionActor : SessionActor
         port.IsOpen = true;
         Session.Metrics.ListenerOpened();
         Pump.SendControl(new ListenOk(number));
-        Logger.ListenerUp(Session.Name, _options.ListenAddress.ToString(), number, port.LocalAddr ?? "an unnamed target");
+        if (port.Domain is { } domain)
+            Logger.DomainUp(Session.Name, domain.ToString(), port.LocalAddr ?? "an unnamed target");
+        else
+            Logger.ListenerUp(Session.Name, _options.ListenAddress.ToString(), number, port.LocalAddr ?? "an unnamed target");
+        ReportRoutes();
         Context.System.EventStream.Publish(new TunnelEvents.ListenerOpened(Session.Name, number, port.LocalAddr));
     }
 
@@ -206,6 +249,66 @@ internal sealed class ServerSessionActor : SessionActor
         Context.System.EventStream.Publish(new TunnelEvents.ListenerRefused(Session.Name, port, reason));
         if (++_refusals <= MaxLoggedRefusals)
             Logger.ListenRefused(Session.Name, port, reason, _refusals == MaxLoggedRefusals ? " (further refusals are not logged)" : "");
+    }
+
+    /// <summary>Tells what a proxy may send here; nothing where there is no proxy.</summary>
+    private void ReportRoutes()
+    {
+        if (_options.Proxy is null)
+            return;
+        var routes = new List<(HostPattern, int, ProxyRoute)>();
+        foreach (var (number, port) in IsClosing ? [] : _ports.Where(port => port.Value.IsOpen))
+            AddRoutes(routes, number, port);
+        Context.Parent.Tell(new SessionProtocol.RoutesChanged(routes, Session.Wire.Carrier is not null));
+    }
+
+    private void AddRoutes(List<(HostPattern, int, ProxyRoute)> routes, int number, Port port)
+    {
+        var isTls = port.LocalAddr?.StartsWith("tls://", StringComparison.OrdinalIgnoreCase) == true;
+        var isTarget = ForwardParser.TryParseTarget(port.LocalAddr, out var target, out _);
+        var route = new ProxyRoute(Self, Session.Name, number, target, _answers);
+        if (port.Domain is { } domain)
+        {
+            foreach (var each in ForwardRule.PortsOf(domain))
+                routes.Add((domain, each, route));
+        }
+        else if (isTarget && !HostName.IsLoopback(target!.Host.ToLowerInvariant()) && HostPattern.TryParse(target.Authority, out var host, out _))
+        {
+            routes.Add((host, target.Port, route));
+
+            // The client adds TLS, so a visitor may leave it out.
+            if (isTls && target.Port == 443)
+                routes.Add((host, 80, route));
+        }
+        else if (!isTarget && HostPattern.TryParse(port.LocalAddr, out var wildcard, out _) && wildcard.Kind != HostPatternKind.Exact)
+        {
+            foreach (var each in ForwardRule.PortsOf(wildcard))
+                routes.Add((wildcard, each, route));
+        }
+    }
+
+    private void OnCarry(SessionProtocol.CarryVisitor carry)
+    {
+        if (IsClosing || StreamCount >= _options.MaxStreamsPerSession || !_ports.TryGetValue(carry.Port, out var port) || !port.IsOpen)
+        {
+            carry.Dispose();
+            return;
+        }
+
+        var info = new StreamInfo(Session.Name, Session.Identity, carry.Port, carry.Remote);
+        StartStream(StreamActor.ForVisitor(StreamServices, info, carry.Endpoint, _answers ? carry.Visit : null));
+    }
+
+    protected override void OnCarrierUp(LinkEvents.CarrierUp up)
+    {
+        base.OnCarrierUp(up);
+        ReportRoutes();
+    }
+
+    protected override void OnCarrierLost(LinkEvents.CarrierLost lost)
+    {
+        base.OnCarrierLost(lost);
+        ReportRoutes();
     }
 
     private void OnVisitor(int port, Socket socket)
@@ -243,16 +346,21 @@ internal sealed class ServerSessionActor : SessionActor
         }
 
         _ports.Clear();
+        ReportRoutes();
     }
 
     private void CloseListener(int number, Port port)
     {
-        Context.Parent.Tell(new SessionProtocol.ReleasePort(number));
+        if (port.Domain is null)
+            Context.Parent.Tell(new SessionProtocol.ReleasePort(number));
         if (!port.IsOpen)
             return;
         port.IsOpen = false;
         Session.Metrics.ListenerClosed();
-        Logger.ListenerDown(Session.Name, number);
+        if (port.Domain is { } domain)
+            Logger.DomainDown(Session.Name, domain.ToString());
+        else
+            Logger.ListenerDown(Session.Name, number);
         Context.System.EventStream.Publish(new TunnelEvents.ListenerClosed(Session.Name, number));
     }
 

@@ -1,6 +1,10 @@
 using Akka.Actor;
 using VTunnel.Carriers;
+using VTunnel.Endpoints;
+using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Link;
+using VTunnel.Protocol.Multiplexing;
+using VTunnel.Routing;
 
 namespace VTunnel.Sessions;
 
@@ -57,6 +61,23 @@ public static class SessionProtocol
     /// delivered, which may take a while.
     /// </summary>
     public sealed record SessionEnded(IActorRef Session, Exception? Cause, string Reason);
+
+    /// <summary>
+    /// From a server's session, to its parent: what a proxy may send to it from now on, all of it, and whether it has a connection
+    /// to its client. An empty list takes everything back.
+    /// </summary>
+    public sealed record RoutesChanged(IReadOnlyList<(HostPattern Pattern, int Port, ProxyRoute Route)> Routes, bool IsConnected);
+
+    /// <summary>To a server's session, by a proxy: carry this visitor. The session owns the endpoint; one that cannot be carried is aborted.</summary>
+    /// <param name="Port">From the route.</param>
+    /// <param name="Remote">The visitor's address.</param>
+    /// <param name="Visit">What he asked for.</param>
+    /// <param name="Endpoint">The visitor. Where the route answers, the first line that it is sent is a <see cref="StreamAnswer"/>.</param>
+    public sealed record CarryVisitor(int Port, string? Remote, ProxyVisit Visit, StreamEndpoint Endpoint) : IDisposable
+    {
+        /// <summary>Drops the visitor; for those who find no receiver.</summary>
+        public void Dispose() => Endpoint.Abort();
+    }
 
     /// <summary>To a session or its parents: how are you? Answered with <see cref="SessionStatus"/>.</summary>
     public sealed record GetStatus

@@ -14,7 +14,10 @@ namespace VTunnel.Sessions;
 internal static class SessionWires
 {
     private static readonly Hello Self = new(
-        "vtunnel", typeof(SessionWires).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion ?? "0", []);
+        "vtunnel", typeof(SessionWires).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion ?? "0", [ProxyCapability]);
+
+    /// <summary>What a client says that forwards domains, answers proxied streams with a line, and takes plain HTTP for any target.</summary>
+    internal const string ProxyCapability = "proxy";
 
     /// <summary>A v1 client's connection.</summary>
     public static SessionWire ForServer(TunnelServerOptions options, ICarrier carrier) => new V1Wire(

@@ -4,6 +4,8 @@ using VTunnel.Carriers;
 using VTunnel.Diagnostics;
 using VTunnel.Options;
 using VTunnel.Protocol.Errors;
+using VTunnel.Protocol.Control;
+using VTunnel.Protocol.Multiplexing;
 using VTunnel.Routing;
 using VTunnel.Sessions;
 using VTunnel.Extensions;
@@ -94,6 +96,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
     private readonly string _serverName;
     private readonly List<ForwardRule> _forwards;
     private readonly Dictionary<int, List<IActorRef>> _listenAskers = [];
+    private readonly Dictionary<HostPattern, int> _domains = [];
     private readonly List<IActorRef> _connectAskers = [];
     private readonly List<IActorRef> _stopAskers = [];
     private readonly CancellationTokenSource _dialing = new();
@@ -126,7 +129,9 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         _observer = observer;
         _random = random;
         _logger = logger;
-        _forwards = [.. options.Forwards];
+        _forwards = [];
+        foreach (var rule in options.Forwards)
+            _forwards.Add(Numbered(rule));
         _serverName = options.Server?.GetLeftPart(UriPartial.Path) ?? "the server";
     }
 
@@ -390,12 +395,23 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
             return;
         }
 
+        rule = Numbered(rule);
         _forwards.RemoveAll(known => known.RemotePort == rule.RemotePort);
         _forwards.Add(rule);
         if (!_listenAskers.TryGetValue(rule.RemotePort, out var askers))
             _listenAskers.Add(rule.RemotePort, askers = []);
         askers.Add(Sender);
         _session?.Tell(new ClientSessionProtocol.AddForward(rule));
+    }
+
+    /// <summary>A domain has a number in the place of a port; the same domain always the same.</summary>
+    private ForwardRule Numbered(ForwardRule rule)
+    {
+        if (rule.Domain is not { } domain)
+            return rule;
+        if (!_domains.TryGetValue(domain, out var number))
+            _domains.Add(domain, number = StreamRequest.MaxTcpPort + 1 + _domains.Count);
+        return rule with { RemotePort = number };
     }
 
     private void OnListenAnswered(ClientSessionProtocol.ListenAnswered answered)

@@ -5,6 +5,8 @@ using VTunnel.Diagnostics;
 using VTunnel.Options;
 using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Link;
+using VTunnel.Proxy;
+using VTunnel.Routing;
 using VTunnel.Sessions;
 using VTunnel.Extensions;
 
@@ -69,12 +71,17 @@ public sealed class TunnelServerActor : UntypedActor
     private readonly HashSet<IActorRef> _sessions = [];
     private readonly Dictionary<LinkId, IActorRef> _links = [];
     private readonly List<IActorRef> _drainAskers = [];
+    private readonly Dictionary<IActorRef, (long Order, SessionProtocol.RoutesChanged Offer)> _routes = [];
+    private readonly Props? _proxyProps;
+    private IActorRef? _proxy;
+    private long _nextOffer = 1;
     private long _nextSession = 1;
     private bool _draining;
 
     /// <inheritdoc cref="Props"/>
-    public TunnelServerActor(TunnelServerOptions options, TunnelExtensions extensions, TunnelMetrics metrics, ILogger logger)
+    public TunnelServerActor(TunnelServerOptions options, TunnelExtensions extensions, TunnelMetrics metrics, ILogger logger, Props? proxy)
     {
+        _proxyProps = proxy;
         _options = options;
         _extensions = extensions;
         _metrics = metrics;
@@ -82,8 +89,14 @@ public sealed class TunnelServerActor : UntypedActor
     }
 
     /// <summary>How to make one.</summary>
-    public static Props Props(TunnelServerOptions options, TunnelExtensions extensions, TunnelMetrics metrics, ILogger logger) =>
-        Akka.Actor.Props.Create(() => new TunnelServerActor(options, extensions, metrics, logger));
+    /// <param name="options">Validated.</param>
+    /// <param name="extensions">What others have added.</param>
+    /// <param name="metrics">What counts.</param>
+    /// <param name="logger">For log lines.</param>
+    /// <param name="proxy">How to make its HTTP proxy, if it has one.</param>
+    public static Props Props(
+        TunnelServerOptions options, TunnelExtensions extensions, TunnelMetrics metrics, ILogger logger, Props? proxy = null) =>
+        Akka.Actor.Props.Create(() => new TunnelServerActor(options, extensions, metrics, logger, proxy));
 
     /// <inheritdoc />
     protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(e =>
@@ -93,7 +106,12 @@ public sealed class TunnelServerActor : UntypedActor
     });
 
     /// <inheritdoc />
-    protected override void PreStart() => Context.ActorOf(OrphanActor.Props(), "orphans");
+    protected override void PreStart()
+    {
+        Context.ActorOf(OrphanActor.Props(), "orphans");
+        if (_proxyProps is not null)
+            _proxy = Context.ActorOf(_proxyProps, "proxy");
+    }
 
     /// <inheritdoc />
     protected override void OnReceive(object message)
@@ -108,6 +126,12 @@ public sealed class TunnelServerActor : UntypedActor
                 break;
             case SessionProtocol.ReleasePort release:
                 Release(release.Port, Sender);
+                break;
+            case SessionProtocol.RoutesChanged changed:
+                OnRoutes(Sender, changed);
+                break;
+            case ProxyProtocol.GetAddress when _proxy is not null:
+                _proxy.Forward(message);
                 break;
             case SessionProtocol.ProbeResult result:
                 OnProbeResult(Sender, result.Alive);
@@ -189,6 +213,27 @@ public sealed class TunnelServerActor : UntypedActor
         holder.Tell(new SessionProtocol.Probe(_options.ProbeTimeout));
     }
 
+    /// <summary>What a session offers keeps its place in the order in which sessions came: of two that offer the same the newer counts.</summary>
+    private void OnRoutes(IActorRef session, SessionProtocol.RoutesChanged? offer)
+    {
+        if (_proxy is null)
+            return;
+        if (offer is null)
+        {
+            if (!_routes.Remove(session))
+                return;
+        }
+        else
+        {
+            _routes[session] = (_routes.TryGetValue(session, out var known) ? known.Order : _nextOffer++, offer);
+        }
+
+        var entries = _routes.OrderBy(entry => entry.Value.Order).ToList();
+        _proxy.Tell(new ProxyProtocol.SetRoutes(new ProxyRoutes(
+            new RouteTable<ProxyRoute>(entries.SelectMany(entry => entry.Value.Offer.Routes)),
+            entries.Where(entry => !entry.Value.Offer.IsConnected).Select(entry => entry.Key.Path.Name).ToHashSet())));
+    }
+
     private void OnProbeResult(IActorRef holder, bool alive)
     {
         foreach (var (port, waiting) in _claims.Where(claim => _holders.GetValueOrDefault(claim.Key)?.Equals(holder) == true).ToArray())
@@ -226,6 +271,7 @@ public sealed class TunnelServerActor : UntypedActor
     private void OnTerminated(IActorRef session)
     {
         _sessions.Remove(session);
+        OnRoutes(session, null);
         foreach (var link in _links.Where(link => link.Value.Equals(session)).Select(link => link.Key).ToArray())
             _links.Remove(link);
         foreach (var port in _holders.Where(holder => holder.Value.Equals(session)).Select(holder => holder.Key).ToArray())
@@ -240,6 +286,7 @@ public sealed class TunnelServerActor : UntypedActor
         if (!_draining)
         {
             _draining = true;
+            _proxy?.Tell(ProxyProtocol.StopAccepting.Instance);
             _logger.Draining(_sessions.Count, _options.DrainTimeout);
             foreach (var session in _sessions)
                 session.Tell(new SessionProtocol.Drain(_options.DrainTimeout));

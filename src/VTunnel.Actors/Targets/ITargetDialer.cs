@@ -1,4 +1,6 @@
 using VTunnel.Endpoints;
+using VTunnel.Protocol.Control;
+using VTunnel.Protocol.Multiplexing;
 using VTunnel.Routing;
 
 namespace VTunnel.Targets;
@@ -13,4 +15,21 @@ public interface ITargetDialer
     /// <exception cref="TargetException">The target cannot be reached; the message says which leg failed and why.</exception>
     /// <exception cref="OperationCanceledException"><paramref name="cancellationToken"/> was cancelled.</exception>
     Task<StreamEndpoint> DialAsync(ForwardTarget target, CancellationToken cancellationToken);
+
+    /// <summary>
+    /// Connects to a target as its visitor needs it. The default knows nothing of proxies: it connects to the target as for any
+    /// other visitor, and adds no headers.
+    /// </summary>
+    /// <inheritdoc cref="DialAsync(ForwardTarget, CancellationToken)" path="/exception" />
+    Task<StreamEndpoint> DialAsync(TargetRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        return DialAsync(request.Target, cancellationToken);
+    }
 }
+
+/// <summary>What a visitor needs of a target.</summary>
+/// <param name="Target">Where to connect.</param>
+/// <param name="Visit">What he asked the server's proxy for; null for visitors of a port.</param>
+/// <param name="Headers">What his HTTP requests get.</param>
+public sealed record TargetRequest(ForwardTarget Target, ProxyVisit? Visit, IReadOnlyList<InjectedHeader> Headers);

@@ -6,6 +6,8 @@ using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using VTunnel.Endpoints;
 using VTunnel.Options;
+using VTunnel.Protocol.Control;
+using VTunnel.Protocol.Multiplexing;
 using VTunnel.Routing;
 using VTunnel.Targets.Http;
 using VTunnel.Tls;
@@ -23,6 +25,7 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
     private readonly TlsTrust _trust;
     private readonly TimeProvider _timeProvider;
     private readonly HostRewriter _rewriter;
+    private readonly HttpTargets _http;
     private int _disposed;
 
     /// <summary>Makes one. Nothing is started until a target needs it.</summary>
@@ -49,6 +52,7 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
         }
 
         _rewriter = new HostRewriter(loggerFactory ?? NullLoggerFactory.Instance);
+        _http = new HttpTargets(DialTcpAsync, _trust, loggerFactory ?? NullLoggerFactory.Instance);
     }
 
     /// <inheritdoc />
@@ -63,6 +67,18 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
         return new TlsTargetEndpoint(connection, target, _rewriter, _timeProvider);
     }
 
+    /// <inheritdoc />
+    public async Task<StreamEndpoint> DialAsync(TargetRequest request, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        ObjectDisposedException.ThrowIf(Volatile.Read(ref _disposed) != 0, this);
+        if (HttpTargets.AreNeededFor(request))
+            return await _http.ServeAsync(request).ConfigureAwait(false);
+        if (request.Visit is { Speaks: ProxyVisit.Tls })
+            return new SocketEndpoint(await DialTcpAsync(request.Target, cancellationToken).ConfigureAwait(false));
+        return await DialAsync(request.Target, cancellationToken).ConfigureAwait(false);
+    }
+
     /// <summary>Whether the web server that reads HTTP requests has been needed yet.</summary>
     internal bool IsRewriterStarted => _rewriter.IsStarted;
 
@@ -70,7 +86,10 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         if (Interlocked.Exchange(ref _disposed, 1) == 0)
+        {
             await _rewriter.DisposeAsync().ConfigureAwait(false);
+            await _http.DisposeAsync().ConfigureAwait(false);
+        }
     }
 
     private Task<Socket> DialTcpAsync(ForwardTarget target, CancellationToken cancellationToken) =>

@@ -15,8 +15,9 @@ namespace VTunnel.Cli.Commands;
 internal static partial class ClientCommand
 {
     private static readonly OptionSpec Server = new("server", "URL", "The server: ws://HOST[:PORT]/ or wss://HOST[:PORT]/. Required.") { Property = nameof(TunnelClientOptions.Server), FaultsNameTheirValue = true };
-    private static readonly OptionSpec Forward = new("forward", "PORT=TARGET", "A port of the server and where its connections go: HOST:PORT, or tls://HOST[:PORT] for a target that speaks TLS (its visitors need not). Required.") { Repeatable = true, Property = nameof(TunnelClientOptions.Forwards) };
+    private static readonly OptionSpec Forward = new("forward", "PORT=TARGET", "A port of the server, or a domain of its proxy (app.example.com, *.example.com, with :PORT or for 80 and 443), and where its connections go: HOST:PORT, or tls://HOST[:PORT] for a target that speaks TLS (its visitors need not). Required.") { Repeatable = true, Property = nameof(TunnelClientOptions.Forwards) };
     private static readonly OptionSpec ServerHeader = new("server-header", "'NAME: VALUE'", "A header to send to the server, or to a proxy in front of it. In the variable, one per line.") { Repeatable = true, Secret = true, Separators = "\n", Property = nameof(TunnelClientOptions.Headers) };
+    private static readonly OptionSpec Header = new("header", "'NAME: VALUE'", "A header for the HTTP requests of the forward before it, in place of theirs; or @FILE with one per line. The server never sees it.") { Letter = 'H', Repeatable = true, Secret = true, CommandLineOnly = true };
     private static readonly OptionSpec Token = new("token", "TOKEN", "The token that the server asks for. Other users of the machine can read a command line: use the variable, or --token-file.") { Secret = true, Property = nameof(TunnelClientOptions.Token) };
     private static readonly OptionSpec TokenFromFile = new("token-file", "FILE", "A file that holds the token and nothing else.");
     private static readonly OptionSpec PingInterval = new("ping-interval", "DURATION", "How often the server is asked for a sign of life; after twice as long without one the connection is given up. A negative one disables.") { Default = "30s", Property = nameof(TunnelClientOptions.PingInterval) };
@@ -38,7 +39,7 @@ internal static partial class ClientCommand
             + "Ctrl-C and SIGTERM let open connections finish; a second Ctrl-C ends at once.",
         Options =
         [
-            Server, Forward, ServerHeader, Token, TokenFromFile, PingInterval, ReconnectMin, ReconnectMax, StableAfter, NoReconnect, Insecure,
+            Server, Forward, Header, ServerHeader, Token, TokenFromFile, PingInterval, ReconnectMin, ReconnectMax, StableAfter, NoReconnect, Insecure,
             CertificateAuthority, TargetInsecure, TargetCertificateAuthority, ConnectTimeout, TargetConnectTimeout, CommonOptions.DrainTimeout,
             MaxStreams, CommonOptions.Protocol, CommonOptions.MaxMessageBytes, CommonOptions.StreamBufferBytes, CommonOptions.ResumeWindow,
             CommonOptions.MaxStreamWindowBytes, CommonOptions.MaxSessionWindowBytes, CommonOptions.LogLevel, CommonOptions.LogFormat,
@@ -48,6 +49,7 @@ internal static partial class ClientCommand
         [
             new("Two services:", "vtunnel client --server ws://server.example.com:3001/ --forward 9000=localhost:3000 --forward 9001=localhost:8080"),
             new("A site that speaks TLS, for visitors that do not:", "vtunnel client --server wss://server.example.com/ --forward 8085=tls://www.example.com:443"),
+            new("A domain of the server's proxy, with a credential that only this machine knows:", "vtunnel client --server ws://server.example.com:3001/ --forward api.example.com=localhost:8081 -H 'Authorization: Bearer …'"),
             new("With a token, which stays out of the list of processes:", "VTUNNEL_TOKEN=\"$(cat alice.token)\" vtunnel client --server wss://server.example.com/ --forward 9000=localhost:3000"),
             new("Everything in a file:", "vtunnel client --config client.yaml"),
         ],
@@ -130,7 +132,7 @@ internal static partial class ClientCommand
         return new TunnelClientOptions
         {
             Server = settings.OneOrNull<Uri>(Server, ValueParsers.ServerUrl),
-            Forwards = settings.Many<ForwardRule>(Forward, ValueParsers.Forward),
+            Forwards = ReadForwards(settings),
             Headers = settings.Many<KeyValuePair<string, string>>(ServerHeader, ValueParsers.Header),
             Token = ReadToken(settings),
             Protocol = settings.One(CommonOptions.Protocol, ValueParsers.Protocol, defaults.Protocol),
@@ -159,6 +161,57 @@ internal static partial class ClientCommand
                 Insecure = settings.Switch(TargetInsecure),
             },
         };
+    }
+
+    /// <summary>The forwards, each with the headers that follow it.</summary>
+    private static List<ForwardRule> ReadForwards(SettingsReader settings)
+    {
+        var forwards = new List<ForwardRule>();
+        var headers = settings.SourceOf(Header) is null ? [] : settings.Placed(Header);
+        if (headers.Count > 0 && settings.SourceOf(Forward) is not (null or SettingSource.CommandLine))
+            settings.Fault(Header, null, "a header belongs to the forward before it; give the forwards on the command line, too");
+
+        var placed = settings.Placed(Forward);
+        if (headers.Any(header => placed.All(forward => forward.Place > header.Place)) && settings.SourceOf(Forward) == SettingSource.CommandLine)
+            settings.Fault(Header, null, "a header belongs to the forward before it; there is none before this one");
+        for (var i = 0; i < placed.Count; i++)
+        {
+            var end = i + 1 < placed.Count ? placed[i + 1].Place : int.MaxValue;
+            var own = headers.Where(header => header.Place > placed[i].Place && header.Place < end).Select(header => header.Text).ToList();
+            if (settings.TryParse<ForwardRule>(Forward, placed[i].Text, ValueParsers.Forward, out var rule))
+                forwards.Add(own.Count == 0 ? rule : rule with { Headers = ReadHeaders(settings, own) });
+        }
+
+        return forwards;
+    }
+
+    private static List<InjectedHeader> ReadHeaders(SettingsReader settings, IEnumerable<string> texts)
+    {
+        var headers = new List<InjectedHeader>();
+        foreach (var text in texts)
+        {
+            IEnumerable<string> lines = [text];
+            if (text.StartsWith('@'))
+            {
+                try
+                {
+                    lines = File.ReadAllLines(text[1..]).Where(line => line.Trim().Length > 0);
+                }
+                catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
+                {
+                    settings.Fault(Header, null, $"{text[1..]}: {OptionRules.FileProblem(e)}");
+                    continue;
+                }
+            }
+
+            foreach (var line in lines)
+            {
+                if (settings.TryParse<KeyValuePair<string, string>>(Header, line, ValueParsers.Header, out var header))
+                    headers.Add(new InjectedHeader(header.Key, header.Value));
+            }
+        }
+
+        return headers;
     }
 
     /// <summary>The token from the higher of its two sources.</summary>

@@ -10,7 +10,7 @@ internal static class CommandSpecs
     {
         Commands =
         [
-            ServerCommand.Spec, ClientCommand.Spec, DemoCommand.Spec, TokenCommand.Spec,
+            ServerCommand.Spec, ClientCommand.Spec, DemoCommand.Spec, TokenCommand.Spec, CaCommand.Spec,
             RelayCommand.Spec, PublisherCommands.Join, ServeCommand.Spec, ConnectCommand.Spec, ConnectCommand.Request,
             PublisherCommands.Create, PublisherCommands.List, PublisherCommands.Show, PublisherCommands.Edit, PublisherCommands.Delete,
             PublisherCommands.Revoke, PublisherCommands.Export,

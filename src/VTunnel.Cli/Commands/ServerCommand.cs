@@ -1,4 +1,5 @@
 using System.Net;
+using System.Security.Cryptography.X509Certificates;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting.Server;
 using Microsoft.AspNetCore.Hosting.Server.Features;
@@ -11,6 +12,7 @@ using VTunnel.Cli.Settings;
 using VTunnel.Cli.Syntax;
 using VTunnel.Hosting;
 using VTunnel.Options;
+using VTunnel.Routing;
 
 namespace VTunnel.Cli.Commands;
 
@@ -35,13 +37,23 @@ internal static partial class ServerCommand
     private static readonly OptionSpec ProbeTimeout = new("probe-timeout", "DURATION", "How long the holder of a port has to answer when another client wants the port.") { Default = "2s", Property = nameof(TunnelServerOptions.ProbeTimeout) };
     private static readonly OptionSpec ListenRetryTimeout = new("listen-retry-timeout", "DURATION", "How long a port that another program uses is tried again before the client is refused.") { Default = "2s", Property = nameof(TunnelServerOptions.ListenRetryTimeout) };
 
+    private static readonly OptionSpec Proxy = new("proxy", "PORT", "The port of an HTTP proxy, which sends what clients forward to them and everything else direct; 0 takes a free one. Without it there is none.") { Property = "Proxy.Port" };
+    private static readonly OptionSpec ProxyHost = new("proxy-host", "ADDR", "The address that the proxy listens on. One that others can reach needs --proxy-auth or --proxy-open.") { Default = "127.0.0.1", Property = "Proxy.Address" };
+    private static readonly OptionSpec ProxyAuth = new("proxy-auth", "USER:PASSWORD", "A user of the proxy, who then has to say so. Other users of the machine can read a command line: use the variable.") { Repeatable = true, Secret = true, Separators = "\n", Property = "Proxy.Credentials" };
+    private static readonly OptionSpec ProxyOpen = new("proxy-open", null, "Let anyone use a proxy that others can reach. Danger: they use this machine's network, and what clients forward.");
+    private static readonly OptionSpec ProxyDirect = new("proxy-direct", "allow|deny", "Whether the proxy connects to hosts that no client forwards.") { Default = "allow", Choices = ["allow", "deny"] };
+    private static readonly OptionSpec ProxyAllow = new("proxy-allow", "PATTERN", "A host to connect to although --proxy-direct is deny: app.example.com, *.example.com, mail.*, with :PORT or without. One without * may also be this machine's own.") { Repeatable = true, Property = "Proxy.Allowed" };
+    private static readonly OptionSpec ProxyResolve = new("proxy-resolve", "NAME=ADDR", "Where a name is, instead of what the resolver says; any address will do.") { Repeatable = true, Property = "Proxy.Addresses" };
+    private static readonly OptionSpec ProxyMitmCa = new("proxy-mitm-ca", "FILE", "End TLS for the domains that clients forward, with certificates of the authority in this PEM file (certificate and key, as 'vtunnel ca create' writes it).") { Property = "Proxy.InterceptionAuthority" };
+
     public static readonly CommandSpec Spec = new("server", "Accept tunnel clients and open ports for them.")
     {
         Details = "GET /health answers 200 'ok'. Ctrl-C and SIGTERM let open connections finish; a second Ctrl-C ends at once.",
         Options =
         [
             Host, Port, TlsCert, TlsKey, ListenAddress, Token, Tokens, AllowOrigin, MaxSessions, MaxListeners, MaxStreams,
-            HandshakeTimeout, IdleTimeout, ProbeTimeout, ListenRetryTimeout, CommonOptions.DrainTimeout, CommonOptions.Protocol,
+            HandshakeTimeout, IdleTimeout, ProbeTimeout, ListenRetryTimeout, CommonOptions.DrainTimeout, Proxy, ProxyHost, ProxyAuth, ProxyOpen,
+            ProxyDirect, ProxyAllow, ProxyResolve, ProxyMitmCa, CommonOptions.Protocol,
             CommonOptions.MaxMessageBytes, CommonOptions.StreamBufferBytes, CommonOptions.ResumeWindow, CommonOptions.MaxStreamWindowBytes,
             CommonOptions.MaxSessionWindowBytes, CommonOptions.LogLevel, CommonOptions.LogFormat, CommonOptions.Config,
         ],
@@ -51,6 +63,7 @@ internal static partial class ServerCommand
             new("Only for those who have a token:", "vtunnel token create --name alice --tokens tokens.json\nvtunnel server --tokens tokens.json"),
             new("With TLS of its own:", "vtunnel server --port 443 --tls-cert fullchain.pem --tls-key privkey.pem"),
             new("Behind a proxy on the same machine:", "vtunnel server --host 127.0.0.1"),
+            new("With an HTTP proxy for containers on the same machine:", "vtunnel server --port 3001 --proxy 9090"),
         ],
         Run = RunAsync,
     };
@@ -61,6 +74,8 @@ internal static partial class ServerCommand
         var address = settings.One<IPAddress?>(Host, ValueParsers.ListenHost, null);
         var port = settings.One(Port, ValueParsers.ListenPort, DefaultPort);
         var certificate = ReadCertificate(settings);
+        if (options.Proxy is { } proxy && certificate is not null)
+            (proxy.Certificate, proxy.CertificateChain) = (certificate.Certificate, certificate.Chain);
         var level = settings.One(CommonOptions.LogLevel, ValueParsers.Level, LogLevel.Information);
         var format = settings.One(CommonOptions.LogFormat, ValueParsers.Format, LogFormat.Text);
         settings.Fault(TunnelServerOptionsValidator.Check(options));
@@ -88,6 +103,11 @@ internal static partial class ServerCommand
         {
             return ExitCodes.Success;
         }
+        catch (ProxyListenException e)
+        {
+            LogCannotListen(logger, $"{options.Proxy!.Address}, port {options.Proxy.Port}, for the proxy", Kestrel.ListenProblem(e) ?? e.Message);
+            return ExitCodes.CannotListen;
+        }
         catch (Exception e) when (Kestrel.ListenProblem(e) is { } problem)
         {
             var endpoint = address is null ? $"port {port} of all interfaces" : new IPEndPoint(address, port).ToString();
@@ -97,6 +117,8 @@ internal static partial class ServerCommand
 
         foreach (var url in app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()?.Addresses ?? [])
             LogListening(logger, url.Replace("http", "ws", StringComparison.Ordinal));
+        if (app.Services.GetRequiredService<VTunnelProxy>().Address is { } proxyAddress)
+            LogProxyListening(logger, proxyAddress);
         if (options.Tokens.Count == 0 && (address is null || !IPAddress.IsLoopback(address)))
             LogOpenToAnyone(logger, options.ListenAddress);
 
@@ -128,7 +150,44 @@ internal static partial class ServerCommand
             MaxStreamsPerSession = settings.One(MaxStreams, ValueParsers.Count, defaults.MaxStreamsPerSession),
             AllowedOrigins = settings.Many<string>(AllowOrigin, ValueParsers.Text),
             Tokens = ReadTokens(settings),
+            Proxy = ReadProxy(settings),
         };
+    }
+
+    private static ProxyOptions? ReadProxy(SettingsReader settings)
+    {
+        var defaults = new ProxyOptions();
+        var proxy = new ProxyOptions
+        {
+            Port = settings.One(Proxy, ValueParsers.ListenPort, defaults.Port),
+            Address = settings.One<IPAddress?>(ProxyHost, ValueParsers.ListenHost, defaults.Address) ?? IPAddress.IPv6Any,
+            Credentials = settings.Many<ProxyCredential>(ProxyAuth, ValueParsers.Credential),
+            Open = settings.Switch(ProxyOpen),
+            AllowDirect = settings.One(ProxyDirect, ValueParsers.AllowOrDeny, defaults.AllowDirect),
+            Allowed = settings.Many<HostPattern>(ProxyAllow, HostPattern.TryParse),
+            Addresses = settings.Many<HostAddress>(ProxyResolve, ValueParsers.HostAddress),
+            InterceptionAuthority = ReadAuthority(settings),
+        };
+        if (settings.SourceOf(Proxy) is not null)
+            return proxy;
+        foreach (var option in new[] { ProxyHost, ProxyAuth, ProxyOpen, ProxyDirect, ProxyAllow, ProxyResolve, ProxyMitmCa })
+        {
+            if (settings.SourceOf(option) is not null)
+                settings.Fault(option, null, $"there is no proxy that this could be for; give {Proxy.LongName} PORT, too");
+        }
+
+        return null;
+    }
+
+    private static X509Certificate2? ReadAuthority(SettingsReader settings)
+    {
+        if (settings.Text(ProxyMitmCa) is not { } file)
+            return null;
+        var (authority, certificateProblem, keyProblem) = ServerCertificate.Load(file, file);
+        if ((certificateProblem ?? keyProblem) is not { } problem)
+            return authority!.Certificate;
+        settings.Fault(ProxyMitmCa, file, problem);
+        return null;
     }
 
     private static List<AccessToken> ReadTokens(SettingsReader settings)
@@ -193,6 +252,9 @@ internal static partial class ServerCommand
 
     [LoggerMessage(9004, LogLevel.Critical, "Cannot listen on {Endpoint}: {Reason}")]
     private static partial void LogCannotListen(ILogger logger, string endpoint, string reason);
+
+    [LoggerMessage(9005, LogLevel.Information, "Proxy listening on {Address}")]
+    private static partial void LogProxyListening(ILogger logger, IPEndPoint address);
 
     [LoggerMessage(9003, LogLevel.Information, "Server stopped")]
     private static partial void LogStopped(ILogger logger);

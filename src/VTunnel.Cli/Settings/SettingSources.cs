@@ -12,7 +12,7 @@ internal static class SettingSources
         foreach (var option in parsed.Command.Options)
         {
             if (parsed.Values.TryGetValue(option, out var typed))
-                settings[option] = new Setting(typed, SettingSource.CommandLine, option.LongName);
+                settings[option] = new Setting(typed, SettingSource.CommandLine, option.LongName) { Places = parsed.Places.GetValueOrDefault(option, []) };
             else if (FromEnvironment(option, environment) is { } setting)
                 settings[option] = setting;
         }

@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using VTunnel.Cli.Syntax;
 using VTunnel.Options;
 
@@ -15,7 +16,11 @@ internal enum SettingSource
 /// <param name="Values">At least one, unless the source gives an empty list.</param>
 /// <param name="Source">Which kind of source.</param>
 /// <param name="Label">What the value is called there, for messages.</param>
-internal sealed record Setting(IReadOnlyList<string> Values, SettingSource Source, string Label);
+internal sealed record Setting(IReadOnlyList<string> Values, SettingSource Source, string Label)
+{
+    /// <summary>Where on the command line the values stand; empty elsewhere.</summary>
+    public IReadOnlyList<int> Places { get; init; } = [];
+}
 
 /// <summary>
 /// The values of a command's options from all sources, each option's from the highest that gives it (a list is never mixed
@@ -78,6 +83,16 @@ internal sealed class SettingsReader
 
         return values;
     }
+
+    /// <summary>The option's values as they are, in order, with their places; from elsewhere than the command line all stand at the end.</summary>
+    public IReadOnlyList<(string Text, int Place)> Placed(OptionSpec option) =>
+        _settings.TryGetValue(option, out var setting)
+            ? [.. setting.Values.Select((text, index) => (text, index < setting.Places.Count ? setting.Places[index] : int.MaxValue))]
+            : [];
+
+    /// <summary>Reads a text of an option; what is wrong is a fault.</summary>
+    public bool TryParse<T>(OptionSpec option, string text, ValueParser<T> parse, [MaybeNullWhen(false)] out T value) =>
+        TryRead(option, _settings[option], text, parse, out value);
 
     /// <summary>The option's only value, or null if there is none or it is wrong.</summary>
     public T? OneOrNull<T>(OptionSpec option, ValueParser<T> parse)

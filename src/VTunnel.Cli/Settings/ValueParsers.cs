@@ -88,6 +88,28 @@ internal static class ValueParsers
         return problem is null;
     }
 
+    public static bool Credential(string text, [NotNullWhen(true)] out ProxyCredential? value, [NotNullWhen(false)] out string? problem)
+    {
+        var colon = text.IndexOf(':', StringComparison.Ordinal);
+        value = colon > 0 && colon < text.Length - 1 ? new ProxyCredential(text[..colon], new Secret(text[(colon + 1)..])) : null;
+        problem = value is null ? "a user of the proxy is USER:PASSWORD" : null;
+        return value is not null;
+    }
+
+    public static bool AllowOrDeny(string text, out bool value, [NotNullWhen(false)] out string? problem) =>
+        Choice(text, [("allow", true), ("deny", false)], out value, out problem);
+
+    public static bool HostAddress(string text, [NotNullWhen(true)] out HostAddress? value, [NotNullWhen(false)] out string? problem)
+    {
+        var equals = text.IndexOf('=', StringComparison.Ordinal);
+        value = equals > 0 && HostName.TryNormalize(text[..equals].Trim(), out var host) && HostName.AddressOf(host) is null
+            && IPAddress.TryParse(text[(equals + 1)..].Trim().Trim('[', ']'), out var address)
+            ? new HostAddress(host, address)
+            : null;
+        problem = value is null ? "a name and its address are NAME=ADDR, such as registry.test=10.0.0.5" : null;
+        return value is not null;
+    }
+
     public static bool Token(string text, [NotNullWhen(true)] out Secret? value, [NotNullWhen(false)] out string? problem)
     {
         value = OptionRules.IsToken(text) ? new Secret(text) : null;

@@ -91,6 +91,8 @@ internal sealed class CommandTree
             values[option] = given;
         }
 
+        var places = Places(parsed, options);
+
         if (spec.Run is null)
         {
             var commands = string.Join(", ", spec.Commands.Select(command => command.Name));
@@ -99,7 +101,24 @@ internal sealed class CommandTree
         }
 
         faults.AddRange(UnmatchedFaults.Describe(arguments, parsed.UnmatchedTokens, spec));
-        return new ParsedCommand(spec, values, ReadArguments(parsed, spec, faults), faults);
+        return new ParsedCommand(spec, values, places, ReadArguments(parsed, spec, faults), faults);
+    }
+
+    /// <summary>Where on the command line the values of each option stand.</summary>
+    private static Dictionary<OptionSpec, List<int>> Places(ParseResult parsed, List<(OptionSpec Spec, Option<string[]> Symbol)> options)
+    {
+        var places = new Dictionary<OptionSpec, List<int>>();
+        OptionSpec? last = null;
+        for (var i = 0; i < parsed.Tokens.Count; i++)
+        {
+            var token = parsed.Tokens[i];
+            if (token.Type == TokenType.Option)
+                last = options.FirstOrDefault(option => option.Symbol.Name == token.Value || option.Symbol.Aliases.Contains(token.Value)).Spec;
+            else if (token.Type == TokenType.Argument && last is not null)
+                (places.TryGetValue(last, out var known) ? known : places[last] = []).Add(i);
+        }
+
+        return places;
     }
 
     /// <summary>What stands without a name; an option that is not known would otherwise be taken for it.</summary>
@@ -122,9 +141,10 @@ internal sealed class CommandTree
     }
 }
 
-/// <summary>What was typed: a command, the values of its options by option, those without a name, and what cannot be understood.</summary>
+/// <summary>What was typed: a command, the values of its options by option and where they stand, those without a name, and what cannot be understood.</summary>
 internal sealed record ParsedCommand(
     CommandSpec Command,
     IReadOnlyDictionary<OptionSpec, IReadOnlyList<string>> Values,
+    IReadOnlyDictionary<OptionSpec, List<int>> Places,
     IReadOnlyList<string> Arguments,
     IReadOnlyList<string> Faults);

@@ -25,12 +25,18 @@ internal readonly ref struct ControlLine
                     Port = Number(ref json, ref _malformed);
                 else if (json.ValueTextEquals("local_addr"u8))
                     LocalAddr = Text(ref json, "local_addr", ref _malformed);
+                else if (json.ValueTextEquals("domain"u8))
+                    Domain = Text(ref json, "domain", ref _malformed);
+                else if (json.ValueTextEquals("host"u8))
+                    Host = Text(ref json, "host", ref _malformed);
+                else if (json.ValueTextEquals("speaks"u8))
+                    Speaks = Text(ref json, "speaks", ref _malformed);
                 else if (json.ValueTextEquals("error"u8))
                     Error = Text(ref json, "error", ref _malformed);
                 else if (json.ValueTextEquals("remote"u8))
                     Remote = Text(ref json, "remote", ref _malformed);
-                else if (json.ValueTextEquals("host"u8))
-                    Host = Text(ref json, "host", ref _malformed);
+                else if (json.ValueTextEquals("target"u8))
+                    Target = Text(ref json, "target", ref _malformed);
                 else if (json.ValueTextEquals("agent"u8))
                     Agent = Text(ref json, "agent", ref _malformed);
                 else if (json.ValueTextEquals("version"u8))
@@ -62,11 +68,17 @@ internal readonly ref struct ControlLine
 
     public string? LocalAddr { get; }
 
+    public string? Domain { get; }
+
+    public string? Host { get; }
+
+    public string? Speaks { get; }
+
     public string? Error { get; }
 
     public string? Remote { get; }
 
-    public string? Host { get; }
+    public string? Target { get; }
 
     public string? Agent { get; }
 

@@ -50,7 +50,10 @@ public sealed class ControlLineReader
         line.ThrowIfMalformed();
         return line.Type switch
         {
-            "listen" => new Listen(line.RequirePort(), string.IsNullOrEmpty(line.LocalAddr) ? null : line.LocalAddr),
+            "listen" => new Listen(
+                line.RequirePort(),
+                string.IsNullOrEmpty(line.LocalAddr) ? null : line.LocalAddr,
+                string.IsNullOrEmpty(line.Domain) ? null : line.Domain),
             "listen_ok" => new ListenOk(line.RequirePort()),
             "listen_err" => new ListenErr(line.RequirePort(), line.Error ?? ""),
             _ => new Hello(line.Agent ?? "", line.Version ?? "", line.Capabilities ?? []),

@@ -28,6 +28,8 @@ public sealed class ControlLineWriter
                 json.WriteNumber("port"u8, listen.Port);
                 if (!string.IsNullOrEmpty(listen.LocalAddr))
                     json.WriteString("local_addr"u8, listen.LocalAddr);
+                if (!string.IsNullOrEmpty(listen.Domain))
+                    json.WriteString("domain"u8, listen.Domain);
                 break;
             case ListenOk ok:
                 json.WriteString("type"u8, "listen_ok"u8);
@@ -55,20 +57,38 @@ public sealed class ControlLineWriter
     }
 
     /// <summary>The line that begins a stream; the reference is the caller's.</summary>
-    /// <exception cref="ArgumentException">The port is not 1 to 65535, or the line would be longer than <see cref="StreamPreface.MaxLineBytes"/>.</exception>
+    /// <exception cref="ArgumentException">The port is not 1 to 65535 and no domain is meant, or the line would be longer than <see cref="StreamPreface.MaxLineBytes"/>.</exception>
     public ByteSlice Write(StreamRequest request)
     {
-        if (request.Port is < 1 or > 65535)
-            throw new ArgumentException($"A stream is opened for a port from 1 to 65535, not {request.Port}.", nameof(request));
+        if (!request.HasValidPort)
+            throw new ArgumentException($"A stream is opened for a port from 1 to {StreamRequest.MaxTcpPort}, not {request.Port}.", nameof(request));
 
         using var json = Begin();
         json.WriteString("type"u8, "connect"u8);
         json.WriteNumber("port"u8, request.Port);
         if (!string.IsNullOrEmpty(request.Remote))
             json.WriteString("remote"u8, request.Remote);
-        if (!string.IsNullOrEmpty(request.Host))
-            json.WriteString("host"u8, request.Host);
+        if (request.Visit is { } visit)
+        {
+            json.WriteString("host"u8, visit.Host);
+            json.WriteString("speaks"u8, visit.Speaks);
+        }
+
+        if (!string.IsNullOrEmpty(request.TargetHost))
+            json.WriteString("target"u8, request.TargetHost);
         return End(json, StreamPreface.MaxLineBytes);
+    }
+
+    /// <summary>The line that answers a stream of a proxy's visitor; the reference is the caller's.</summary>
+    /// <param name="error">Why the target cannot be reached, cut to what a line takes; null if it is connected.</param>
+    public ByteSlice WriteAnswer(string? error)
+    {
+        const int longest = StreamAnswer.MaxLineBytes / 8;
+        using var json = Begin();
+        json.WriteString("type"u8, error is null ? "connected"u8 : "connect_err"u8);
+        if (error is not null)
+            json.WriteString("error"u8, error.Length > longest ? error[..longest] : error);
+        return End(json, StreamAnswer.MaxLineBytes);
     }
 
     private ByteSlice WriteVerbatim(ReadOnlySpan<byte> json)

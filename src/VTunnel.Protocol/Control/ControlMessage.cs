@@ -1,3 +1,4 @@
+
 namespace VTunnel.Protocol.Control;
 
 /// <summary>What the two ends of a session say about listeners; the same vocabulary in v1 and v2.</summary>
@@ -6,7 +7,9 @@ public abstract record ControlMessage;
 /// <summary>Client to server: listen on <paramref name="Port"/> for me.</summary>
 /// <param name="Port">1 to 65535 to be granted; a peer may ask for anything, and is answered <see cref="ListenErr"/>.</param>
 /// <param name="LocalAddr">The client's target as its user wrote it, e.g. <c>gitlab.example.com:443</c>; for routing and logs.</param>
-public sealed record Listen(int Port, string? LocalAddr = null) : ControlMessage;
+/// <param name="Domain">v2 only: a host pattern, with a port or without, that a proxy on the server is to route here. No TCP port is opened then, and
+/// <paramref name="Port"/> is a number above <see cref="StreamRequest.MaxTcpPort"/> that the client has chosen.</param>
+public sealed record Listen(int Port, string? LocalAddr = null, string? Domain = null) : ControlMessage;
 
 /// <summary>Server to client: the port is open.</summary>
 public sealed record ListenOk(int Port) : ControlMessage;

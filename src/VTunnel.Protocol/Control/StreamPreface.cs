@@ -29,10 +29,11 @@ public sealed class StreamPreface
 
         line.ThrowIfMalformed();
         var port = line.RequirePort();
-        if (port is < 1 or > 65535)
-            throw new SessionProtocolException(SessionError.ProtocolViolation, $"A stream was opened for port {port}; ports are 1 to 65535.");
+        var visit = string.IsNullOrEmpty(line.Host) ? null : new ProxyVisit(line.Host, line.Speaks ?? ProxyVisit.Tcp);
+        request = new StreamRequest(port, string.IsNullOrEmpty(line.Remote) ? null : line.Remote, visit, string.IsNullOrEmpty(line.Target) ? null : line.Target);
+        if (!request.Value.HasValidPort)
+            throw new SessionProtocolException(SessionError.ProtocolViolation, $"A stream was opened for port {port}; ports are 1 to {StreamRequest.MaxTcpPort}.");
 
-        request = new StreamRequest(port, string.IsNullOrEmpty(line.Remote) ? null : line.Remote, string.IsNullOrEmpty(line.Host) ? null : line.Host);
         return true;
     }
 }

@@ -39,7 +39,7 @@ public sealed class StreamActorTests : VirtualTimeKit
         StartChild(StreamActor.ForVisitor(Services(extensions), Info, visitor), _parent);
 
     private IActorRef StartTarget(TunnelExtensions? extensions = null) =>
-        StartChild(StreamActor.ForTarget(Services(extensions), Info, Key, Target, _dialer), _parent);
+        StartChild(StreamActor.ForTarget(Services(extensions), Info, Key, new ForwardRule(9000, Target), null, _dialer), _parent);
 
     private void ExpectGone()
     {

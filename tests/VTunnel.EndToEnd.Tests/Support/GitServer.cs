@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Security.Cryptography.X509Certificates;
 using System.Text;
 using CliWrap;
 using Microsoft.AspNetCore.Builder;
@@ -16,11 +17,11 @@ internal sealed class GitServer : IAsyncDisposable
 
     public int Port => _web.Port;
 
-    public static async Task<GitServer> StartAsync(string folder)
+    public static async Task<GitServer> StartAsync(string folder, X509Certificate2? certificate = null)
     {
         var programs = (await Tools.RunAsync("git", ["--exec-path"])).StandardOutput.Trim();
         var backend = Path.Combine(programs, "git-http-backend");
-        return new GitServer(await WebServer.StartAsync(app => app.Run(context => ServeAsync(context, backend, folder))));
+        return new GitServer(await WebServer.StartAsync(app => app.Run(context => ServeAsync(context, backend, folder)), certificate));
     }
 
     private static async Task ServeAsync(HttpContext context, string backend, string folder)

@@ -35,6 +35,9 @@ public sealed class TunnelHost : IAsyncDisposable
     /// <summary>What clients dial.</summary>
     public Uri Address { get; }
 
+    /// <summary>Where its HTTP proxy listens, if it has one.</summary>
+    public IPEndPoint ProxyAddress => _app.Services.GetRequiredService<VTunnelProxy>().Address!;
+
     /// <summary>What the server logs, from Debug up.</summary>
     public CapturedLog Log { get; }
 

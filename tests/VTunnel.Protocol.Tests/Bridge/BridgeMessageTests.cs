@@ -68,11 +68,11 @@ public sealed class BridgeMessageTests
     [Fact]
     public void The_host_of_a_stream_is_carried_by_its_first_line()
     {
-        var line = new ControlLineWriter().Write(new StreamRequest(5432, "127.0.0.1:53211", "db.internal"));
-        Assert.Equal("""{"type":"connect","port":5432,"remote":"127.0.0.1:53211","host":"db.internal"}""" + "\n", Encoding.UTF8.GetString(line.Span));
+        var line = new ControlLineWriter().Write(new StreamRequest(5432, "127.0.0.1:53211", TargetHost: "db.internal"));
+        Assert.Equal("""{"type":"connect","port":5432,"remote":"127.0.0.1:53211","target":"db.internal"}""" + "\n", Encoding.UTF8.GetString(line.Span));
         var rest = line.Span;
         Assert.True(new StreamPreface().TryRead(ref rest, out var request));
-        Assert.Equal(new StreamRequest(5432, "127.0.0.1:53211", "db.internal"), request);
+        Assert.Equal(new StreamRequest(5432, "127.0.0.1:53211", TargetHost: "db.internal"), request);
         line.Release();
     }
 }

@@ -31,7 +31,7 @@ public sealed partial class ProtocolDocumentTests
     public void There_are_examples_of_every_layer()
     {
         var kinds = Fences().Select(fence => fence.Info).Where(info => info.Length > 0).Distinct();
-        Assert.Equal(["hex link", "hex mux", "json control", "json preface", "json v1"], kinds.Order());
+        Assert.Equal(["hex link", "hex mux", "json answer", "json control", "json preface", "json v1"], kinds.Order());
     }
 
     [Theory]
@@ -78,7 +78,7 @@ public sealed partial class ProtocolDocumentTests
     [Fact]
     public void Limits_that_are_part_of_the_protocol_are_the_programs()
     {
-        foreach (var limit in new[] { LinkRecord.MaxBytes, LinkRecord.MaxTextBytes, LinkRecord.MaxFeatureBytes, MuxOptions.InitialWindowBytes, ControlLineReader.MaxLineBytes, StreamPreface.MaxLineBytes })
+        foreach (var limit in new[] { LinkRecord.MaxBytes, LinkRecord.MaxTextBytes, LinkRecord.MaxFeatureBytes, MuxOptions.InitialWindowBytes, ControlLineReader.MaxLineBytes, StreamPreface.MaxLineBytes, StreamAnswer.MaxLineBytes })
             Assert.Contains(limit.ToString("N0", CultureInfo.InvariantCulture), Text, StringComparison.Ordinal);
         var options = new LinkOptions();
         Assert.Contains($"default {options.ResumeWindow.TotalSeconds} s", Text, StringComparison.Ordinal);
@@ -151,6 +151,12 @@ public sealed partial class ProtocolDocumentTests
                 ReadOnlySpan<byte> line = [.. bytes, (byte)'\n'];
                 Assert.True(new ControlLineReader().TryRead(ref line, out var control));
                 written = new ControlLineWriter().Write(control);
+                break;
+
+            case "json answer":
+                ReadOnlySpan<byte> answer = [.. bytes, (byte)'\n'];
+                Assert.True(new StreamAnswer().TryRead(ref answer, out var refusal));
+                written = new ControlLineWriter().WriteAnswer(refusal);
                 break;
 
             default:

@@ -10,9 +10,10 @@ public sealed class TestCertificates : IDisposable
     private readonly TempDirectory _directory = new();
 
     /// <summary>Makes both and writes them down.</summary>
-    /// <param name="moreNames">What else the certificate is good for.</param>
-    public TestCertificates(params string[] moreNames)
+    /// <param name="hosts">Further names for the certificate.</param>
+    public TestCertificates(params string[] hosts)
     {
+        ArgumentNullException.ThrowIfNull(hosts);
         var now = TimeProvider.System.GetUtcNow();
         using var authorityKey = ECDsa.Create(ECCurve.NamedCurves.nistP256);
         var authorityRequest = new CertificateRequest("CN=VTunnel test authority", authorityKey, HashAlgorithmName.SHA256);
@@ -27,8 +28,8 @@ public sealed class TestCertificates : IDisposable
         var names = new SubjectAlternativeNameBuilder();
         names.AddDnsName("localhost");
         names.AddIpAddress(IPAddress.Loopback);
-        foreach (var name in moreNames)
-            names.AddDnsName(name);
+        foreach (var host in hosts)
+            names.AddDnsName(host);
         request.CertificateExtensions.Add(names.Build());
         using var certificate = request.Create(authority, now.AddHours(-1), now.AddHours(12), RandomNumberGenerator.GetBytes(8));
 
@@ -36,6 +37,9 @@ public sealed class TestCertificates : IDisposable
         CertificateFile = _directory.Write("cert.pem", certificate.ExportCertificatePem() + "\n");
         KeyFile = _directory.Write("key.pem", key.ExportPkcs8PrivateKeyPem() + "\n");
     }
+
+    /// <summary>The server's certificate with its key.</summary>
+    public X509Certificate2 Load() => X509Certificate2.CreateFromPemFile(CertificateFile, KeyFile);
 
     /// <summary>The authority's certificate, PEM.</summary>
     public string AuthorityFile { get; }

@@ -144,7 +144,7 @@ internal sealed class PublisherSessionActor : SessionActor
 
     protected override void OnStreamRequested(PumpEvents.StreamRequested requested)
     {
-        var (port, remote, host) = requested.Request;
+        var (port, remote, _, host) = requested.Request;
         if (IsClosing || _isExpelled)
         {
             Pump.Reset(requested.Key);
@@ -170,8 +170,9 @@ internal sealed class PublisherSessionActor : SessionActor
         }
 
         var info = new StreamInfo(Session.Name, _user.Name, port, remote, grant.Host);
+        var rule = new ForwardRule(port, new ForwardTarget(TargetScheme.Tcp, grant.Host, grant.Port));
         var stream = StartStream(
-            StreamActor.ForTarget(StreamServices, info, requested.Key, new ForwardTarget(TargetScheme.Tcp, grant.Host, grant.Port), _dialer),
+            StreamActor.ForTarget(StreamServices, info, requested.Key, rule, visit: null, _dialer),
             StreamName(requested.Key));
         _open.Add(stream, (requested.Key, grant));
     }

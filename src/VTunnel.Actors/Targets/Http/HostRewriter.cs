@@ -3,6 +3,7 @@ using Microsoft.AspNetCore.Server.Kestrel.Core;
 using Microsoft.Extensions.Logging;
 using VTunnel.Endpoints;
 using VTunnel.Routing;
+using VTunnel.Web;
 
 namespace VTunnel.Targets.Http;
 

@@ -2,7 +2,7 @@ using System.Net;
 using System.Threading.Channels;
 using Microsoft.AspNetCore.Connections;
 
-namespace VTunnel.Targets.Http;
+namespace VTunnel.Web;
 
 /// <summary>A transport without a port: the web server accepts the connections that <see cref="ConnectAsync"/> gives it.</summary>
 internal sealed class InMemoryListener : IConnectionListenerFactory, IConnectionListener

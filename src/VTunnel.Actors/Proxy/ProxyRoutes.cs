@@ -1,0 +1,40 @@
+using VTunnel.Routing;
+using VTunnel.Sessions;
+
+namespace VTunnel.Proxy;
+
+/// <summary>Everything that the proxy knows about sessions, at one moment. Immutable; replaced as a whole.</summary>
+/// <param name="Table">What is routed where.</param>
+/// <param name="Waiting">The sessions that have no connection to their clients at the moment.</param>
+public sealed record ProxyRoutes(RouteTable<ProxyRoute> Table, IReadOnlySet<string> Waiting)
+{
+    /// <summary>Routes nothing.</summary>
+    public static readonly ProxyRoutes Empty = new(RouteTable<ProxyRoute>.Empty, new HashSet<string>());
+}
+
+/// <summary>What a proxy's actor is told and says.</summary>
+public static class ProxyProtocol
+{
+    /// <summary>To the proxy: route by these from now on.</summary>
+    public sealed record SetRoutes(ProxyRoutes Routes);
+
+    /// <summary>To the proxy: take no new connections.</summary>
+    public sealed record StopAccepting
+    {
+        /// <summary>The one instance.</summary>
+        public static readonly StopAccepting Instance = new();
+    }
+
+    /// <summary>To the proxy; answered with <see cref="Listening"/> or <see cref="ListenFailed"/>, when that is known.</summary>
+    public sealed record GetAddress
+    {
+        /// <summary>The one instance.</summary>
+        public static readonly GetAddress Instance = new();
+    }
+
+    /// <summary>The proxy listens.</summary>
+    public sealed record Listening(System.Net.IPEndPoint Address);
+
+    /// <summary>The proxy cannot listen, and why.</summary>
+    public sealed record ListenFailed(Exception Cause);
+}

@@ -1,0 +1,178 @@
+using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Http.Features;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
+using Microsoft.Extensions.Primitives;
+using Microsoft.Net.Http.Headers;
+using Yarp.ReverseProxy.Forwarder;
+
+namespace VTunnel.Web;
+
+/// <summary>
+/// Sends a request on and brings the answer back, streaming both bodies; upgrades and WebSockets over HTTP/2 included. YARP's
+/// forwarder does it; this adds what a proxy needs beyond a reverse proxy: the path byte for byte, headers that
+/// <c>Connection</c> names, headers of a forward, and errors that say which leg failed.
+/// </summary>
+internal sealed class RequestRelay : IDisposable
+{
+    private readonly ServiceProvider _services;
+    private readonly IHttpForwarder _forwarder;
+
+    public RequestRelay()
+    {
+        // The forwarder would log URLs, and with them what stands in queries.
+        _services = new ServiceCollection()
+            .AddSingleton<ILoggerFactory>(NullLoggerFactory.Instance)
+            .AddLogging()
+            .AddHttpForwarder()
+            .BuildServiceProvider();
+        _forwarder = _services.GetRequiredService<IHttpForwarder>();
+    }
+
+    /// <summary>Makes a client that connects as it is told and changes nothing on the way.</summary>
+    public static HttpMessageInvoker CreateClient(
+        Func<SocketsHttpConnectionContext, CancellationToken, ValueTask<Stream>> connect, Action<SocketsHttpHandler>? configure = null)
+    {
+        var handler = new SocketsHttpHandler
+        {
+            UseProxy = false,
+            AllowAutoRedirect = false,
+            AutomaticDecompression = System.Net.DecompressionMethods.None,
+            UseCookies = false,
+            ActivityHeadersPropagator = null,
+            EnableMultipleHttp2Connections = true,
+            ConnectTimeout = Timeout.InfiniteTimeSpan,
+            ResponseHeaderEncodingSelector = static (_, _) => System.Text.Encoding.Latin1,
+            RequestHeaderEncodingSelector = static (_, _) => System.Text.Encoding.Latin1,
+            ConnectCallback = connect,
+        };
+        configure?.Invoke(handler);
+        return new HttpMessageInvoker(handler, disposeHandler: true);
+    }
+
+    /// <summary>The path and query of a request as they came; what looks redundant may be part of a signature.</summary>
+    public static string PathAndQueryOf(string rawTarget)
+    {
+        var scheme = rawTarget.StartsWith('/') ? -1 : rawTarget.IndexOf("://", StringComparison.Ordinal);
+        if (scheme < 0)
+            return rawTarget;
+        var rest = rawTarget[(scheme + 3)..];
+        var path = rest.AsSpan().IndexOfAny('/', '?');
+        return path < 0 ? "/" : rest[path] == '/' ? rest[path..] : "/" + rest[path..];
+    }
+
+    /// <summary>Whether a request needs HTTP/2 all the way.</summary>
+    public static bool IsGrpc(HttpRequest request) =>
+        request.ContentType is { } type && type.StartsWith("application/grpc", StringComparison.OrdinalIgnoreCase);
+
+    /// <summary>Sends the request, and the answer or an error.</summary>
+    /// <param name="context">The request.</param>
+    /// <param name="client">From <see cref="CreateClient"/>.</param>
+    /// <param name="destination">Scheme and authority: <c>http://host:port</c>.</param>
+    /// <param name="version">The version to speak.</param>
+    /// <param name="policy">Whether a lower one will do.</param>
+    /// <param name="headers">Headers in place of those of the same names.</param>
+    /// <param name="diagnose">Asked why a connection that existed gave no answer; null if nothing more is known.</param>
+    public async Task SendAsync(
+        HttpContext context,
+        HttpMessageInvoker client,
+        string destination,
+        Version version,
+        HttpVersionPolicy policy,
+        IReadOnlyList<(string Name, string Value)>? headers = null,
+        Func<LegFailedException?>? diagnose = null)
+    {
+        var raw = context.Features.GetRequiredFeature<IHttpRequestFeature>().RawTarget;
+        if (!Uri.TryCreate(destination + PathAndQueryOf(raw), new UriCreationOptions { DangerousDisablePathAndQueryCanonicalization = true }, out var uri))
+        {
+            await RefuseAsync(context, StatusCodes.Status400BadRequest, "the URL of the request cannot be understood").ConfigureAwait(false);
+            return;
+        }
+
+        var config = new ForwarderRequestConfig { ActivityTimeout = Timeout.InfiniteTimeSpan, Version = version, VersionPolicy = policy };
+        var error = await _forwarder.SendAsync(context, destination, client, config, new Transformer(uri, headers ?? [])).ConfigureAwait(false);
+        if (error is ForwarderError.None || context.Response.HasStarted || context.RequestAborted.IsCancellationRequested)
+            return;
+
+        var cause = context.GetForwarderErrorFeature()?.Exception;
+        if ((LegFailedException.Find(cause) ?? diagnose?.Invoke()) is { } failure)
+            await RefuseAsync(context, failure.Status, failure.Message).ConfigureAwait(false);
+        else if (context.Response.StatusCode == StatusCodes.Status400BadRequest)
+            await RefuseAsync(context, StatusCodes.Status400BadRequest, "the request cannot be understood, or its body broke off").ConfigureAwait(false);
+        else
+            await RefuseAsync(context, StatusCodes.Status502BadGateway, $"{uri.Authority} was reached, but gave no proper answer: {Innermost(cause)}").ConfigureAwait(false);
+    }
+
+    /// <summary>Answers with a line for people.</summary>
+    public static async Task RefuseAsync(HttpContext context, int status, string reason)
+    {
+        context.Response.StatusCode = status;
+        context.Response.ContentType = "text/plain; charset=utf-8";
+        var body = System.Text.Encoding.UTF8.GetBytes($"vtunnel: {reason}\n");
+        context.Response.ContentLength = body.Length;
+        if (!HttpMethods.IsHead(context.Request.Method))
+            await context.Response.Body.WriteAsync(body, context.RequestAborted).ConfigureAwait(false);
+    }
+
+    private static string Innermost(Exception? e)
+    {
+        while (e?.InnerException is { } inner)
+            e = inner;
+        return e?.Message.TrimEnd('.') ?? "no reason is known";
+    }
+
+    public void Dispose() => _services.Dispose();
+
+    private sealed class Transformer(Uri uri, IReadOnlyList<(string Name, string Value)> headers) : HttpTransformer
+    {
+        public override async ValueTask TransformRequestAsync(
+            HttpContext httpContext, HttpRequestMessage proxyRequest, string destinationPrefix, CancellationToken cancellationToken)
+        {
+            await base.TransformRequestAsync(httpContext, proxyRequest, destinationPrefix, cancellationToken).ConfigureAwait(false);
+            proxyRequest.RequestUri = uri;
+            foreach (var named in NamedIn(httpContext.Request.Headers.Connection))
+                Remove(proxyRequest, named);
+            Remove(proxyRequest, "Proxy-Connection");
+            Remove(proxyRequest, HeaderNames.ProxyAuthorization);
+
+            // How Kestrel keeps a length that chunks have overruled; it means nothing to anyone else.
+            if (httpContext.Request.Headers.TransferEncoding.Count > 0)
+                Remove(proxyRequest, "X-Content-Length");
+            foreach (var (name, value) in headers)
+            {
+                Remove(proxyRequest, name);
+                if (!proxyRequest.Headers.TryAddWithoutValidation(name, value))
+                    proxyRequest.Content?.Headers.TryAddWithoutValidation(name, value);
+            }
+        }
+
+        public override async ValueTask<bool> TransformResponseAsync(
+            HttpContext httpContext, HttpResponseMessage? proxyResponse, CancellationToken cancellationToken)
+        {
+            var copies = await base.TransformResponseAsync(httpContext, proxyResponse, cancellationToken).ConfigureAwait(false);
+            if (proxyResponse is not null)
+            {
+                foreach (var named in NamedIn(new StringValues([.. proxyResponse.Headers.Connection])))
+                    httpContext.Response.Headers.Remove(named);
+            }
+
+            return copies;
+        }
+
+        private static void Remove(HttpRequestMessage request, string name)
+        {
+            // Asking a collection to remove a header of the other kind throws.
+            if (request.Headers.NonValidated.Contains(name))
+                request.Headers.Remove(name);
+            else if (request.Content?.Headers.NonValidated.Contains(name) == true)
+                request.Content.Headers.Remove(name);
+        }
+
+        /// <summary>Hop-by-hop headers of the visitor's own; those that carry the connection itself are YARP's business.</summary>
+        private static IEnumerable<string> NamedIn(StringValues connection) =>
+            connection.SelectMany(value => (value ?? "").Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries))
+                .Where(name => name.ToUpperInvariant() is not ("CLOSE" or "KEEP-ALIVE" or "UPGRADE" or "TE" or "HOST" or "CONTENT-LENGTH" or "CONTENT-TYPE" or "TRANSFER-ENCODING" or "CONNECTION"))
+                .Where(name => name.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_'));
+    }
+}

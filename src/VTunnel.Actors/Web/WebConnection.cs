@@ -1,0 +1,157 @@
+using System.Buffers;
+using System.IO.Pipelines;
+using System.Net;
+using Microsoft.AspNetCore.Connections;
+using Microsoft.AspNetCore.Http.Features;
+
+namespace VTunnel.Web;
+
+/// <summary>
+/// A stream as a connection of the web server. The server reads it only when it wants more, so that a request's application
+/// can take the stream over: what was read and not used comes with it, and nothing is under way.
+/// </summary>
+internal sealed class WebConnection : ConnectionContext
+{
+    private static readonly StreamPipeReaderOptions ReaderOptions = new(bufferSize: 16 * 1024, leaveOpen: true, useZeroByteReads: true);
+    private static readonly StreamPipeWriterOptions WriterOptions = new(minimumBufferSize: 16 * 1024, leaveOpen: true);
+
+    private readonly DetachableStream _stream;
+    private readonly Action _abort;
+    private readonly CancellationTokenSource _closed = new();
+    private readonly TaskCompletionSource _disposed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly PipeReader _input;
+    private readonly PipeWriter _output;
+
+    /// <param name="stream">Disposed with the connection, unless it was taken over.</param>
+    /// <param name="abort">Breaks what is below the stream; may come from any thread.</param>
+    /// <param name="remote">The visitor's address, where known.</param>
+    public WebConnection(Stream stream, Action abort, EndPoint? remote)
+    {
+        _stream = new DetachableStream(stream);
+        _abort = abort;
+        RemoteEndPoint = remote;
+        _input = PipeReader.Create(_stream, ReaderOptions);
+        _output = PipeWriter.Create(_stream, WriterOptions);
+        Transport = new DuplexPipe(_input, _output);
+        ConnectionClosed = _closed.Token;
+    }
+
+    /// <summary>Completes when the server is done with the connection.</summary>
+    public Task Disposed => _disposed.Task;
+
+    public override string ConnectionId { get; set; } = Guid.NewGuid().ToString("N");
+
+    public override IFeatureCollection Features { get; } = new FeatureCollection();
+
+    public override IDictionary<object, object?> Items { get; set; } = new ConnectionItems();
+
+    public override IDuplexPipe Transport { get; set; }
+
+    public override CancellationToken ConnectionClosed { get; set; }
+
+    public override EndPoint? RemoteEndPoint { get; set; }
+
+    /// <summary>
+    /// Takes the stream from the server, which must be running the application of a request of HTTP/1.1 without a body. Abort the
+    /// request afterwards: the server neither reads nor writes any more.
+    /// </summary>
+    /// <returns>What the server had read beyond the request.</returns>
+    public byte[] Detach()
+    {
+        _stream.Detach();
+        if (!_input.TryRead(out var read))
+            return [];
+        var rest = read.Buffer.ToArray();
+        _input.AdvanceTo(read.Buffer.End);
+        return rest;
+    }
+
+    public override void Abort(ConnectionAbortedException abortReason)
+    {
+        if (!_stream.IsDetached)
+            _abort();
+        _ = _closed.CancelAsync();
+    }
+
+    public override async ValueTask DisposeAsync()
+    {
+        await _input.CompleteAsync().ConfigureAwait(false);
+        try
+        {
+            await _output.CompleteAsync().ConfigureAwait(false);
+            if (!_stream.IsDetached)
+                await _stream.EndAsync().ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is IOException or System.Net.Sockets.SocketException or ObjectDisposedException or InvalidOperationException
+            or System.Security.Cryptography.CryptographicException)
+        {
+            // The visitor has gone before the last bytes, or was aborted: nobody is left to tell.
+            _abort();
+        }
+
+        await base.DisposeAsync().ConfigureAwait(false);
+        _disposed.TrySetResult();
+    }
+
+    private sealed record DuplexPipe(PipeReader Input, PipeWriter Output) : IDuplexPipe;
+
+    /// <summary>Once detached, reads end and writes go nowhere, whatever the server still does.</summary>
+    private sealed class DetachableStream(Stream inner) : Stream
+    {
+        private volatile bool _detached;
+
+        public bool IsDetached => _detached;
+
+        public override bool CanRead => true;
+
+        public override bool CanWrite => true;
+
+        public override bool CanSeek => false;
+
+        public override long Length => throw new NotSupportedException();
+
+        public override long Position
+        {
+            get => throw new NotSupportedException();
+            set => throw new NotSupportedException();
+        }
+
+        public void Detach() => _detached = true;
+
+        /// <summary>TLS says close_notify first: without it the visitor must take the end for a truncation.</summary>
+        public async ValueTask EndAsync()
+        {
+            if (inner is System.Net.Security.SslStream tls)
+                await tls.ShutdownAsync().ConfigureAwait(false);
+            await inner.DisposeAsync().ConfigureAwait(false);
+        }
+
+        public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default) =>
+            _detached ? new ValueTask<int>(0) : inner.ReadAsync(buffer, cancellationToken);
+
+        public override ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default) =>
+            _detached ? ValueTask.CompletedTask : inner.WriteAsync(buffer, cancellationToken);
+
+        public override Task FlushAsync(CancellationToken cancellationToken) =>
+            _detached ? Task.CompletedTask : inner.FlushAsync(cancellationToken);
+
+        public override Task<int> ReadAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken) =>
+            ReadAsync(buffer.AsMemory(offset, count), cancellationToken).AsTask();
+
+        public override Task WriteAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken) =>
+            WriteAsync(buffer.AsMemory(offset, count), cancellationToken).AsTask();
+
+        public override int Read(byte[] buffer, int offset, int count) => throw new NotSupportedException();
+
+        public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
+
+        public override void Flush()
+        {
+            // The server flushes asynchronously.
+        }
+
+        public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
+
+        public override void SetLength(long value) => throw new NotSupportedException();
+    }
+}
