@@ -2,6 +2,7 @@ using System.Reflection;
 using System.Security.Cryptography;
 using VTunnel.Carriers;
 using VTunnel.Options;
+using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Link;
 using VTunnel.Protocol.Mux;
@@ -92,8 +93,13 @@ internal static class SessionWires
     /// The session's actors hold the limit; this one is for a peer that goes beyond it, and leaves room for the control
     /// stream and for streams that have ended here and not yet there.
     /// </summary>
+    /// <remarks>
+    /// The quantum is the largest frame: 256 KiB, headroom included, cost a quarter of the system calls and wake-ups of 64 KiB,
+    /// and a keystroke does not wait for more than one of them.
+    /// </remarks>
     private static MuxOptions MuxOptionsFor(int streamWindowBytes, int sessionWindowBytes, int maxStreams) => new()
     {
+        SendQuantumBytes = (256 * 1024) - ByteChunk.Headroom,
         MaxStreamWindowBytes = streamWindowBytes,
         MaxSessionWindowBytes = sessionWindowBytes,
         MaxStreams = (int)Math.Min(int.MaxValue, maxStreams + (maxStreams / 8L) + 16),

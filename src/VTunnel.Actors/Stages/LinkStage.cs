@@ -584,7 +584,7 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
 
             if (!result.EndOfMessage)
             {
-                attached.ReceiveBytes = Attached.LargeReceiveBytes;
+                attached.ReceiveBytes = Math.Max(attached.ReceiveBytes, Attached.LargeReceiveBytes);
                 return true;
             }
 
@@ -594,7 +594,7 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             if (length > Attached.SmallReceiveBytes)
             {
                 // The next one is probably as large: give it a buffer of its own rather than a copy.
-                attached.ReceiveBytes = Attached.LargeReceiveBytes;
+                attached.ReceiveBytes = Math.Max(Attached.LargeReceiveBytes, (int)System.Numerics.BitOperations.RoundUpToPowerOf2((uint)length));
                 ReleaseBuffer(attached);
             }
             else if (attached.ReceiveBytes != Attached.SmallReceiveBytes)

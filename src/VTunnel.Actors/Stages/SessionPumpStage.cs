@@ -74,6 +74,8 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
     {
         public const int SmallReadBytes = 4 * 1024;
         public const int MiddleReadBytes = 16 * 1024;
+        public const int LargeReadBytes = ByteChunk.DefaultSize;
+        public const int BulkReadBytes = 256 * 1024;
 
         private readonly Logic _pump;
         private int _signalled;
@@ -134,6 +136,21 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         }
 
         public void ClearSignal() => Interlocked.Exchange(ref _signalled, 0);
+
+        /// <summary>A read that fills its buffer makes the next one larger: system calls and wake-ups cost more than bytes do.</summary>
+        public static int Larger(int size) => size switch
+        {
+            SmallReadBytes => MiddleReadBytes,
+            MiddleReadBytes => LargeReadBytes,
+            _ => BulkReadBytes,
+        };
+
+        public static int Smaller(int size) => size switch
+        {
+            BulkReadBytes => LargeReadBytes,
+            LargeReadBytes => MiddleReadBytes,
+            _ => SmallReadBytes,
+        };
     }
 
     private abstract record Command
@@ -629,11 +646,11 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 // The endpoint is drained: wait for more without holding a buffer.
                 stream.ReadAtOnce = false;
                 if (count < stream.ReadRoom / 4)
-                    stream.ReadSize = stream.ReadSize > PumpedStream.MiddleReadBytes ? PumpedStream.MiddleReadBytes : PumpedStream.SmallReadBytes;
+                    stream.ReadSize = PumpedStream.Smaller(stream.ReadSize);
             }
             else
             {
-                stream.ReadSize = stream.ReadSize == PumpedStream.SmallReadBytes ? PumpedStream.MiddleReadBytes : ByteChunk.DefaultSize;
+                stream.ReadSize = PumpedStream.Larger(stream.ReadSize);
             }
 
             if (stream.GoneFromSession)

@@ -5,11 +5,18 @@ internal sealed class KeepAlive
 {
     private static readonly TimeSpan MeasureEvery = TimeSpan.FromSeconds(1);
 
+    /// <summary>
+    /// PINGs at the beginning of a carrier, each sent when the one before it was answered. The first finds code that never ran
+    /// and takes many times the round trip; later there may be queues, and never a better time to measure.
+    /// </summary>
+    private const int FirstPings = 8;
+
     private TimeSpan _interval;
     private TimeSpan _lastHeard;
     private TimeSpan _askedAt;
     private TimeSpan _lastPing;
     private ulong _lastToken;
+    private int _firstPingsLeft;
     private bool _isRunning;
     private bool _isAnswerPending;
     private bool _askedSinceHeard;
@@ -27,12 +34,12 @@ internal sealed class KeepAlive
     public TimeSpan? Deadline =>
         !_isRunning || _interval == TimeSpan.Zero ? null : (_askedSinceHeard ? _askedAt : _lastHeard) + _interval;
 
-    /// <summary>A carrier is up. The first PING goes out at once, to measure.</summary>
+    /// <summary>A carrier is up. The first PINGs go out at once, to measure.</summary>
     public void Start(TimeSpan interval, TimeSpan now)
     {
         (_interval, _lastHeard, _lastPing) = (interval, now, now);
         (_isRunning, _isAnswerPending, _askedSinceHeard, IsPingDue) = (true, false, false, true);
-        ShortestRoundTripTime = null;
+        (ShortestRoundTripTime, _firstPingsLeft) = (null, FirstPings - 1);
     }
 
     /// <summary>There is no carrier.</summary>
@@ -63,6 +70,8 @@ internal sealed class KeepAlive
         RoundTripTime = RoundTripTime is { } smoothed ? smoothed + ((sample - smoothed) / 8) : sample;
         if (ShortestRoundTripTime is null || sample < ShortestRoundTripTime)
             ShortestRoundTripTime = sample;
+        if (_firstPingsLeft > 0)
+            (_firstPingsLeft, IsPingDue) = (_firstPingsLeft - 1, true);
     }
 
     /// <summary>Looks at the time. False: nothing was heard for two intervals, and the peer had one of them to answer in.</summary>

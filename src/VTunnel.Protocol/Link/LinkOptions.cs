@@ -36,8 +36,8 @@ public sealed record LinkOptions
     /// </summary>
     public int MaxUnsentBytes { get; init; } = 256 * 1024;
 
-    /// <summary>Consumed bytes after which an ACK is due at once (or a quarter of the peer's replay window, if that is less). Default 64 KiB.</summary>
-    public int AckAfterBytes { get; init; } = 64 * 1024;
+    /// <summary>Consumed bytes after which an ACK is due at once (or a quarter of the peer's replay window, if that is less). Default 256 KiB.</summary>
+    public int AckAfterBytes { get; init; } = 256 * 1024;
 
     /// <summary>How long consumed bytes may go without an ACK when there are fewer. Default 25 ms.</summary>
     public TimeSpan AckDelay { get; init; } = TimeSpan.FromMilliseconds(25);
