@@ -14,6 +14,8 @@ declare -A packages=(
   [node]=nodejs
   [npm]=npm
   [pip3]=python3-pip
+  [ssh]=openssh-client
+  [sshd]=openssh-server
 )
 
 missing=()

@@ -3,6 +3,7 @@ using VTunnel.Diagnostics;
 using VTunnel.Extensions;
 using VTunnel.Options;
 using VTunnel.Protocol.Control;
+using VTunnel.Protocol.Errors;
 using VTunnel.Routing;
 using VTunnel.Stages;
 using VTunnel.Streams;
@@ -157,7 +158,7 @@ internal sealed class ClientSessionActor : SessionActor
                 Context.Parent.Tell(new ClientSessionProtocol.ListenAnswered(forward.Rule.RemotePort, null));
                 break;
             case ListenErr refused when _forwards.TryGetValue(refused.Port, out var forward):
-                OnRefused(forward, refused);
+                OnRefused(forward, refused with { Error = PeerText.Printable(refused.Error) });
                 break;
         }
     }

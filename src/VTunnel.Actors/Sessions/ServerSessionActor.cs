@@ -7,6 +7,7 @@ using VTunnel.Extensions;
 using VTunnel.Listeners;
 using VTunnel.Options;
 using VTunnel.Protocol.Control;
+using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Routing;
 using VTunnel.Stages;
@@ -133,7 +134,11 @@ internal sealed class ServerSessionActor : SessionActor
     private void OnListen(Listen asked)
     {
         // What a client calls its target goes into logs and tables: no line breaks, no megabytes.
-        var listen = asked with { LocalAddr = Printable(asked.LocalAddr) };
+        var listen = asked with
+        {
+            LocalAddr = asked.LocalAddr is { } target ? PeerText.Printable(target, MaxLocalAddrLength) : null,
+            Domain = asked.Domain is { } domain ? PeerText.Printable(domain, MaxLocalAddrLength) : null,
+        };
         if (_ports.TryGetValue(listen.Port, out var port))
         {
             port.LocalAddr = listen.LocalAddr;
@@ -156,14 +161,6 @@ internal sealed class ServerSessionActor : SessionActor
             Refuse(listen.Port, $"the session is at its limit of {_options.MaxListenersPerSession} listened ports");
         else
             Claim(listen);
-    }
-
-    private static string? Printable(string? text)
-    {
-        if (text is null)
-            return null;
-        var cut = text.Length <= MaxLocalAddrLength ? text : text[..MaxLocalAddrLength];
-        return string.Concat(cut.Select(letter => char.IsControl(letter) ? '?' : letter));
     }
 
     private void ClaimDomain(Listen listen)

@@ -53,7 +53,7 @@ internal readonly ref struct ControlLine
         catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
             // InvalidOperationException: text that is not UTF-8, or half of a surrogate pair.
-            throw new SessionProtocolException(SessionError.ProtocolViolation, $"A control line is not valid JSON: {e.Message}", e);
+            throw new SessionProtocolException(SessionError.ProtocolViolation, $"A control line is not valid JSON: {PeerText.Printable(e.Message)}", e);
         }
 
         if (Type is null && _malformed is null)
@@ -140,5 +140,5 @@ internal readonly ref struct ControlLine
         return names;
     }
 
-    private static SessionProtocolException Violation(string message) => new(SessionError.ProtocolViolation, message);
+    private static SessionProtocolException Violation(string message) => new(SessionError.ProtocolViolation, PeerText.Printable(message));
 }

@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Diagnostics.CodeAnalysis;
 using System.Text;
+using VTunnel.Protocol.Errors;
 
 namespace VTunnel.Protocol.Link;
 
@@ -77,17 +78,7 @@ public static class LinkRecordReader
     };
 
     /// <summary>Text from the peer ends in logs and terminals: control characters would let it write lines and colours of its own.</summary>
-    internal static string ReadText(ReadOnlySpan<byte> utf8)
-    {
-        var text = Encoding.UTF8.GetString(utf8);
-        if (!text.Any(char.IsControl))
-            return text;
-        return string.Create(text.Length, text, static (span, source) =>
-        {
-            for (var i = 0; i < span.Length; i++)
-                span[i] = char.IsControl(source[i]) ? '?' : source[i];
-        });
-    }
+    internal static string ReadText(ReadOnlySpan<byte> utf8) => PeerText.Printable(Encoding.UTF8.GetString(utf8), LinkRecord.MaxTextBytes);
 
     private static bool Fail(string what, out string? error)
     {

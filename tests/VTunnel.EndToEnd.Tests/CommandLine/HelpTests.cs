@@ -59,7 +59,7 @@ public sealed class HelpTests
     [Theory]
     [InlineData("vtunnel se", "server")]
     [InlineData("vtunnel server --idle", "--idle-timeout")]
-    [InlineData("vtunnel client --target", "--target-ca\n--target-insecure")]
+    [InlineData("vtunnel client --target", "--target-ca\n--target-connect-timeout\n--target-insecure")]
     [InlineData("vtunnel server --log-format ", "json\ntext")]
     public async Task Completion_answers_what_the_shell_asks(string typed, string expected)
     {

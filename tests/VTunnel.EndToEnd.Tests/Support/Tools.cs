@@ -12,7 +12,7 @@ internal static class Tools
     /// <summary>Where programs are: Debian keeps nginx where only root looks.</summary>
     public static string SearchPath { get; } = Environment.GetEnvironmentVariable("PATH") + ":/usr/sbin:/sbin";
 
-    /// <summary>Sees to it that curl, git, nginx, node and npm are there.</summary>
+    /// <summary>Sees to it that curl, git, nginx, node, npm, ssh and sshd are there.</summary>
     public static Task EnsureInstalledAsync() => Installed;
 
     /// <summary>The full path of a program.</summary>

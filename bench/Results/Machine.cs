@@ -1,0 +1,39 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+
+namespace VTunnel.Bench.Results;
+
+/// <summary>Finds out what a run ran on.</summary>
+internal static class Machine
+{
+    public static MachineInfo Describe() => new(
+        Field("/proc/cpuinfo", "model name") ?? RuntimeInformation.ProcessArchitecture.ToString(),
+        Environment.ProcessorCount,
+        GC.GetGCMemoryInfo().TotalAvailableMemoryBytes,
+        Field("/etc/os-release", "PRETTY_NAME")?.Trim('"') ?? RuntimeInformation.OSDescription,
+        RuntimeInformation.OSDescription,
+        RuntimeInformation.FrameworkDescription);
+
+    public static ProgramInfo Describe(string program)
+    {
+        using var process = Process.Start(new ProcessStartInfo(program, ["version"]) { RedirectStandardOutput = true })
+            ?? throw new BenchException($"{program} cannot be started");
+        var version = process.StandardOutput.ReadLine() ?? "";
+        process.WaitForExit();
+        return new ProgramInfo(program, version, IsReadyToRun(Path.ChangeExtension(program, ".dll")));
+    }
+
+    /// <summary>Whether an assembly holds machine code: then its managed header says where.</summary>
+    private static bool IsReadyToRun(string assembly)
+    {
+        if (!File.Exists(assembly))
+            return false;
+        using var file = File.OpenRead(assembly);
+        using var image = new System.Reflection.PortableExecutable.PEReader(file);
+        return image.PEHeaders.CorHeader is { ManagedNativeHeaderDirectory.Size: > 0 };
+    }
+
+    private static string? Field(string file, string name) => File.Exists(file)
+        ? File.ReadLines(file).FirstOrDefault(line => line.StartsWith(name, StringComparison.Ordinal))?.Split([':', '='], 2)[1].Trim()
+        : null;
+}

@@ -1,0 +1,372 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Net.Sockets;
+using HdrHistogram;
+using VTunnel.Bench.Candidates;
+using VTunnel.Bench.Load;
+using VTunnel.Bench.Processes;
+using VTunnel.Bench.Results;
+
+namespace VTunnel.Bench.Scenarios;
+
+/// <summary>What to measure.</summary>
+internal sealed record BenchPlan
+{
+    public static readonly string[] AllScenarios = ["throughput", "latency", "connects", "idle", "fairness", "wan", "resume"];
+
+    public required IReadOnlyList<string> Arguments { get; init; }
+
+    /// <summary>The vtunnel program.</summary>
+    public required string Program { get; init; }
+
+    public IReadOnlyList<string> Scenarios { get; init; } = AllScenarios;
+
+    public IReadOnlyList<string> Protocols { get; init; } = ["v2", "v1"];
+
+    public IReadOnlyList<int> Streams { get; init; } = [1, 8, 64];
+
+    public IReadOnlyList<Peer> Peers { get; init; } = [];
+
+    public int Rounds { get; init; } = 3;
+
+    /// <summary>How long each measurement takes.</summary>
+    public TimeSpan Window { get; init; } = TimeSpan.FromSeconds(0.4);
+
+    public int IdleStreams { get; init; } = 1000;
+
+    /// <summary>Bytes of the volume scenario's long run.</summary>
+    public double VolumeGigabytes { get; init; } = 20;
+}
+
+/// <summary>Runs a plan: every round measures every candidate once, in turn, so that whatever happens to the machine happens to all.</summary>
+internal sealed class TunnelBench : IDisposable
+{
+    private static readonly TimeSpan WarmUp = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan WanRoundTrip = TimeSpan.FromMilliseconds(100);
+
+    private readonly BenchPlan _plan;
+    private readonly Progress _progress;
+    private readonly CancellationToken _stop;
+    private readonly LoadTarget _target = new();
+    private readonly Results.Recorder _recorder = new();
+    private readonly List<Candidate> _candidates = [];
+
+    public TunnelBench(BenchPlan plan, Progress progress, CancellationToken stop)
+    {
+        _plan = plan;
+        _progress = progress;
+        _stop = stop;
+    }
+
+    /// <summary>Measures everything.</summary>
+    /// <exception cref="BenchException">Something is wrong, and the figures with it.</exception>
+    public BenchResult Run()
+    {
+        var started = Stopwatch.GetTimestamp();
+        var startedAt = DateTimeOffset.UtcNow;
+        var steps = Steps();
+        _progress.Begin(_plan.Protocols.Count + 1 + steps.Sum(step => step.IsSlow ? SlowRounds : _plan.Rounds) + (Wants("throughput") ? _plan.Protocols.Count : 0));
+        StartCandidates();
+        for (var round = 0; round < _plan.Rounds; round++)
+        {
+            // Each round begins with another candidate: nobody is always the one who comes after the hungriest.
+            foreach (var step in steps.Where(step => !step.IsSlow || round < SlowRounds))
+            {
+                _progress.Next($"round {round + 1} of {_plan.Rounds}: {step.Name}");
+                for (var i = 0; i < _candidates.Count; i++)
+                {
+                    _stop.ThrowIfCancellationRequested();
+                    step.Measure(_candidates[(i + round) % _candidates.Count], round);
+                }
+            }
+        }
+
+        if (Wants("throughput"))
+            MeasureAllocations();
+
+        var series = _recorder.ToSeries();
+        return new BenchResult(
+            BenchResult.CurrentSchema, startedAt.ToString("yyyy-MM-dd'T'HH:mm:ss'Z'", CultureInfo.InvariantCulture),
+            Math.Round(Stopwatch.GetElapsedTime(started).TotalSeconds, 1), _plan.Arguments,
+            Machine.Describe(), Machine.Describe(_plan.Program), _plan.Rounds, _plan.Window.TotalSeconds, series, Goals.Check(series));
+    }
+
+    public void Dispose()
+    {
+        foreach (var candidate in _candidates)
+            candidate.Dispose();
+        _target.Dispose();
+    }
+
+    private bool Wants(string scenario) => _plan.Scenarios.Contains(scenario);
+
+    private int SlowRounds => (_plan.Rounds + 1) / 2;
+
+    private static bool IsOurs(Candidate candidate) => candidate is TunnelCandidate;
+
+    private void StartCandidates()
+    {
+        _progress.Next("starting the plain relay");
+        _candidates.Add(new DirectCandidate(_target));
+        _candidates.Add(new FloorCandidate(_target));
+        foreach (var protocol in _plan.Protocols)
+            _candidates.Add(new TunnelCandidate(_plan.Program, protocol, _target));
+        foreach (var peer in _plan.Peers)
+            _candidates.Add(new PeerCandidate(peer, _target));
+
+        // Code that was not compiled yet, or not well, costs twice.
+        if (!_plan.Scenarios.Any(scenario => scenario is "throughput" or "latency" or "connects" or "fairness"))
+            return;
+        foreach (var candidate in _candidates.Skip(1))
+        {
+            _progress.Next($"warming up {candidate.Name}");
+            var time = _plan.Window < WarmUp ? TimeSpan.FromSeconds(Math.Min(2, Math.Max(0.2, _plan.Window.TotalSeconds * 3))) : WarmUp;
+            Loads.Bulk(candidate, _target, Direction.Both, 8, time);
+            Loads.Echo(candidate, time / 4);
+            Loads.Connects(candidate, time / 4);
+        }
+    }
+
+    /// <param name="Name">For the progress.</param>
+    /// <param name="Measure">Measures one candidate in one round.</param>
+    /// <param name="IsSlow">Starts programs of its own: measured in the first half of the rounds only.</param>
+    private sealed record Step(string Name, Action<Candidate, int> Measure, bool IsSlow = false);
+
+    private List<Step> Steps()
+    {
+        var steps = new List<Step>();
+        if (Wants("throughput"))
+        {
+            foreach (var direction in (Direction[])[Direction.Pull, Direction.Push])
+                steps.AddRange(_plan.Streams.Select(streams => Throughput(direction, streams)));
+            steps.Add(Throughput(Direction.Both, _plan.Streams.Contains(8) ? 8 : _plan.Streams[0]));
+        }
+
+        if (Wants("latency"))
+        {
+            steps.Add(new Step("echo, idle", (candidate, round) => RecordEcho(candidate, "idle", round, Loads.Echo(candidate, _plan.Window))));
+            steps.Add(new Step("echo, loaded", (candidate, round) =>
+            {
+                if (!Wants("fairness") || !IsOurs(candidate))
+                    RecordEcho(candidate, "loaded", round, LoadedEcho(candidate).Echo);
+            }));
+        }
+
+        if (Wants("connects"))
+        {
+            steps.Add(new Step("connections", (candidate, round) =>
+            {
+                var (rate, cpu) = Loads.Connects(candidate, _plan.Window);
+                Add("connects", "one-byte", candidate, "rate", "1/s", round, rate);
+                if (candidate.Processes.Count > 0)
+                    Add("connects", "one-byte", candidate, "cpu", "ms/connection", round, cpu);
+            }));
+        }
+
+        if (Wants("fairness"))
+            steps.Add(new Step("fairness", Fairness));
+        if (Wants("idle"))
+            steps.Add(new Step("start and idle streams", StartAndIdle, IsSlow: true));
+        if (Wants("wan"))
+            steps.Add(new Step("100 ms round trip", Wan, IsSlow: true));
+        if (Wants("resume"))
+            steps.Add(new Step("resuming", Resume, IsSlow: true));
+        if (Wants("volume"))
+            steps.Add(new Step(string.Create(CultureInfo.InvariantCulture, $"memory after {_plan.VolumeGigabytes} GB"), Volume, IsSlow: true));
+        return steps;
+    }
+
+    private void Add(string scenario, string which, Candidate candidate, string metric, string unit, int round, double value) =>
+        _recorder.Add(scenario, which, candidate.Name, metric, unit, round, value);
+
+    private Step Throughput(Direction direction, int streams)
+    {
+        var which = $"{direction.ToString().ToLowerInvariant()}-{streams}";
+        return new Step($"throughput, {which}", (candidate, round) =>
+        {
+            var sample = Loads.Bulk(candidate, _target, direction, streams, _plan.Window);
+            Add("throughput", which, candidate, "rate", "MB/s", round, sample.MegabytesPerSecond);
+            if (candidate.Processes.Count > 0)
+                Add("throughput", which, candidate, "cpu", "CPU s/GB", round, sample.CpuSecondsPerGigabyte);
+        });
+    }
+
+    private void RecordEcho(Candidate candidate, string which, int round, LongHistogram times)
+    {
+        foreach (var (metric, percentile) in ((string, double)[])[("p50", 50), ("p90", 90), ("p99", 99), ("p99.9", 99.9)])
+            Add("latency", which, candidate, metric, "µs", round, times.GetValueAtPercentile(percentile) / 1e3);
+        Add("latency", which, candidate, "max", "µs", round, times.GetMaxValue() / 1e3);
+    }
+
+    private (LongHistogram Echo, BulkSample Bulk) LoadedEcho(Candidate candidate)
+    {
+        LongHistogram? echo = null;
+        var bulk = Loads.Bulk(
+            candidate, _target, Direction.Pull, 8, _plan.Window, meanwhile: () => echo = Loads.Echo(candidate, Longer(_plan.Window, 2)));
+        return (echo!, bulk);
+    }
+
+    private static TimeSpan Longer(TimeSpan window, double factor) => window * factor;
+
+    private void Fairness(Candidate candidate, int round)
+    {
+        if (candidate is DirectCandidate or FloorCandidate)
+            return; // A connection of its own for each stream: whatever the kernel makes of it.
+        var idle = Loads.Echo(candidate, _plan.Window / 2);
+        var (echo, bulk) = LoadedEcho(candidate);
+        if (Wants("latency") && IsOurs(candidate))
+            RecordEcho(candidate, "loaded", round, echo);
+        Add("fairness", "bulk-8", candidate, "p99-to-idle", "×", round, echo.GetValueAtPercentile(99) / (double)idle.GetValueAtPercentile(99));
+        Add("fairness", "bulk-8", candidate, "least-share", "of the mean", round, bulk.PerStream.Min() / (bulk.PerStream.Sum() / 8.0));
+        if (!IsOurs(candidate) || candidate.Name == "v1")
+            return; // v1 has no credit: there a stalled reader holds up its session.
+
+        // The stalled reader asks for everything and takes nothing. Before and after it, since what is compared must not differ in time.
+        var before = Loads.Bulk(candidate, _target, Direction.Pull, 8, _plan.Window);
+        using var stalled = new StalledReader(_target, candidate.VisitorPort);
+        var beside = Loads.Bulk(candidate, _target, Direction.Pull, 8, _plan.Window);
+        stalled.Dispose();
+        var after = Loads.Bulk(candidate, _target, Direction.Pull, 8, _plan.Window);
+        Add("fairness", "stalled-reader", candidate, "rate-left", "×", round,
+            beside.MegabytesPerSecond / ((before.MegabytesPerSecond + after.MegabytesPerSecond) / 2));
+    }
+
+    private void StartAndIdle(Candidate running, int round)
+    {
+        if (running is DirectCandidate or PeerCandidate)
+            return;
+        using var fresh = running is TunnelCandidate ? new TunnelCandidate(_plan.Program, running.Name, _target) : (Candidate)new FloorCandidate(_target);
+        var atStart = fresh.ResidentBytes();
+        Add("idle", "start", fresh, "resident", "MB", round, atStart / 1e6);
+        Add("idle", "start", fresh, "time-to-listen", "ms", round, fresh.TimeToListen!.Value.TotalMilliseconds);
+        if (fresh is TunnelCandidate tunnel)
+            Add("idle", "start", fresh, "client-time-to-first-byte", "ms", round, tunnel.ClientTimeToFirstByte.TotalMilliseconds);
+
+        // The first streams pay for code and pools: what one more costs is the slope after them.
+        var few = Loads.OpenIdle(fresh, Math.Max(1, _plan.IdleStreams / 5));
+        var withFew = fresh.ResidentBytes();
+        var more = Loads.OpenIdle(fresh, _plan.IdleStreams);
+        var withMore = fresh.ResidentBytes();
+        Add("idle", "streams", fresh, "resident-per-stream", "kB", round, (withMore - withFew) / 1e3 / _plan.IdleStreams);
+        Add("idle", "streams", fresh, "resident", "MB", round, withMore / 1e6);
+        foreach (var socket in few.Concat(more))
+            socket.Dispose();
+        _target.CloseIdle();
+        Loads.Bulk(fresh, _target, Direction.Both, 8, Longer(_plan.Window, 1.5));
+        Add("idle", "after-load", fresh, "resident", "MB", round, fresh.ResidentBytes() / 1e6);
+    }
+
+    private void Wan(Candidate running, int round)
+    {
+        if (running is FloorCandidate or PeerCandidate)
+            return;
+        if (running.Name == "v1" && _plan.Protocols.Count > 1)
+            return; // It has no windows that could grow.
+        DelayLine? line = null;
+        try
+        {
+            using Candidate fresh = running is TunnelCandidate
+                ? new TunnelCandidate(_plan.Program, running.Name, _target, serverPort => (line = new DelayLine(serverPort, WanRoundTrip)).Port)
+                : new DelayedCandidate(_target, WanRoundTrip);
+            var sample = Loads.Bulk(fresh, _target, Direction.Pull, 1, Longer(_plan.Window, 2), ramp: TimeSpan.FromSeconds(2));
+            Add("wan", "pull-1", fresh, "rate", "MB/s", round, sample.MegabytesPerSecond);
+        }
+        finally
+        {
+            line?.Dispose();
+        }
+    }
+
+    private void Resume(Candidate running, int round)
+    {
+        if (running is not TunnelCandidate || running.Name == "v1")
+            return;
+        CutLine? line = null;
+        try
+        {
+            using var fresh = new TunnelCandidate(_plan.Program, running.Name, _target, serverPort => (line = new CutLine(serverPort)).Port);
+            Loads.Bulk(fresh, _target, Direction.Pull, 1, TimeSpan.Zero, meanwhile: () =>
+            {
+                // Nothing is known of the stream here: the echo's longest time is what a visitor notices of the cut.
+                var cut = LoadTarget.Start("cut", () =>
+                {
+                    Thread.Sleep(300);
+                    line!.Cut();
+                });
+                var echo = Loads.Echo(fresh, TimeSpan.FromSeconds(2.5));
+                cut.Join();
+                Add("resume", "cut", fresh, "stall", "ms", round, echo.GetMaxValue() / 1e6);
+            });
+        }
+        finally
+        {
+            line?.Dispose();
+        }
+    }
+
+    private void Volume(Candidate running, int round)
+    {
+        if (running is not TunnelCandidate)
+            return;
+        using var fresh = new TunnelCandidate(_plan.Program, running.Name, _target);
+        Move(1);
+        var early = fresh.ResidentBytes();
+        Move(_plan.VolumeGigabytes - 1);
+        var late = fresh.ResidentBytes();
+        Add("volume", "pull-8", fresh, "resident-early", "MB", round, early / 1e6);
+        Add("volume", "pull-8", fresh, "resident-late", "MB", round, late / 1e6);
+        Add("volume", "pull-8", fresh, "resident-growth", "×", round, late / (double)early);
+
+        void Move(double gigabytes)
+        {
+            for (var moved = 0.0; moved < gigabytes;)
+            {
+                _stop.ThrowIfCancellationRequested();
+                moved += Loads.Bulk(fresh, _target, Direction.Pull, 8, TimeSpan.FromSeconds(1)).Bytes / 1e9;
+            }
+        }
+    }
+
+    /// <summary>Apart from the rounds, because counting costs a little.</summary>
+    private void MeasureAllocations()
+    {
+        foreach (var candidate in _candidates.OfType<TunnelCandidate>())
+        {
+            _progress.Next($"allocations, {candidate.Name}");
+            _stop.ThrowIfCancellationRequested();
+            foreach (var direction in (Direction[])[Direction.Pull, Direction.Push])
+            {
+                using var server = new AllocationMeter(candidate.ServerProcess);
+                using var client = new AllocationMeter(candidate.ClientProcess);
+                var allocated = 0L;
+                var sample = Loads.Bulk(candidate, _target, direction, 8, TimeSpan.Zero, meanwhile: () =>
+                {
+                    var (serverBefore, clientBefore) = (server.NextTotal(), client.NextTotal());
+                    Thread.Sleep(TimeSpan.FromSeconds(Math.Min(2, _plan.Window.TotalSeconds * 2)));
+                    allocated = server.NextTotal() - serverBefore + client.NextTotal() - clientBefore;
+                });
+                Add("throughput", $"{direction.ToString().ToLowerInvariant()}-8", candidate, "allocated", "MB/GB", 0, allocated / 1e6 / (sample.Bytes / 1e9));
+            }
+        }
+    }
+
+    /// <summary>A visitor that asks for a download and reads none of it.</summary>
+    private sealed class StalledReader : IDisposable
+    {
+        private readonly Socket _socket;
+        private readonly BulkStream _stream = new(Direction.Pull, new ManualResetEventSlim(initialState: true));
+
+        public StalledReader(LoadTarget target, int port)
+        {
+            target.Expect(_stream);
+            _socket = LoadTarget.Connect(port);
+            _socket.Send([(byte)LoadKind.Bulk, (byte)(_stream.Number >> 8), (byte)_stream.Number]);
+        }
+
+        public void Dispose()
+        {
+            _socket.Dispose();
+            _stream.Dispose();
+        }
+    }
+}
