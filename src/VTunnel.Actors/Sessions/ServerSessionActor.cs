@@ -134,7 +134,11 @@ internal sealed class ServerSessionActor : SessionActor
     private void OnListen(Listen asked)
     {
         // What a client calls its target goes into logs and tables: no line breaks, no megabytes.
-        var listen = asked with { LocalAddr = asked.LocalAddr is { } target ? PeerText.Printable(target, MaxLocalAddrLength) : null };
+        var listen = asked with
+        {
+            LocalAddr = asked.LocalAddr is { } target ? PeerText.Printable(target, MaxLocalAddrLength) : null,
+            Domain = asked.Domain is { } domain ? PeerText.Printable(domain, MaxLocalAddrLength) : null,
+        };
         if (_ports.TryGetValue(listen.Port, out var port))
         {
             port.LocalAddr = listen.LocalAddr;
