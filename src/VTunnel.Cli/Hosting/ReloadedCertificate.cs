@@ -1,4 +1,5 @@
 using System.Net.Security;
+using System.Security.Cryptography;
 using Microsoft.Extensions.Logging;
 
 namespace VTunnel.Cli.Hosting;
@@ -12,7 +13,7 @@ internal sealed partial class ReloadedCertificate
     private readonly string _keyFile;
     private readonly Lock _gate = new();
     private SslServerAuthenticationOptions _options;
-    private (DateTime, DateTime) _stamp;
+    private string _stamp;
     private long _checked;
 
     public ReloadedCertificate(string certificateFile, string keyFile, ServerCertificate first)
@@ -48,7 +49,17 @@ internal sealed partial class ReloadedCertificate
 
     private void Reload()
     {
-        var (certificate, certificateProblem, keyProblem) = ServerCertificate.Load(_certificateFile, _keyFile);
+        ServerCertificate? certificate = null;
+        string? certificateProblem = null, keyProblem = null;
+        try
+        {
+            (certificate, certificateProblem, keyProblem) = ServerCertificate.Load(_certificateFile, _keyFile);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            certificateProblem = e.Message;
+        }
+
         if (certificate is not null)
             _options = From(certificate);
         if (Logger is null)
@@ -64,8 +75,21 @@ internal sealed partial class ReloadedCertificate
         ServerCertificateContext = SslStreamCertificateContext.Create(certificate.Certificate, certificate.Chain, offline: true),
     };
 
-    /// <summary>A file that is gone has a time of its own.</summary>
-    private (DateTime, DateTime) Stamp() => (File.GetLastWriteTimeUtc(_certificateFile), File.GetLastWriteTimeUtc(_keyFile));
+    /// <summary>By content: times of files are copied along with them, and are too coarse for two changes in a row.</summary>
+    private string Stamp() => $"{Hash(_certificateFile)} {Hash(_keyFile)}";
+
+    private static string Hash(string file)
+    {
+        try
+        {
+            return Convert.ToHexString(SHA256.HashData(File.ReadAllBytes(file)));
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // Gone, or being written: looked at again soon.
+            return "";
+        }
+    }
 
     [LoggerMessage(9301, LogLevel.Information, "The certificate was read again; it is valid until {Until}")]
     private static partial void LogReloaded(ILogger logger, DateTime until);

@@ -6,7 +6,7 @@ using VTunnel.Testing.Network;
 namespace VTunnel.EndToEnd.Tests.Bridge;
 
 /// <summary>Every change takes effect at once, live streams included, and the consumer is told why.</summary>
-public sealed class ChangeTests
+public sealed class ChangeTests(RunningLab shared) : IClassFixture<RunningLab>
 {
     /// <summary>From the moment that the command has ended.</summary>
     private static readonly TimeSpan AtOnce = TimeSpan.FromSeconds(1);
@@ -39,22 +39,21 @@ public sealed class ChangeTests
     public async Task A_revoked_user_is_cut_off_within_a_second_and_told_why()
     {
         await using var service = TargetServer.StartEcho();
-        await using var lab = await BridgeLab.StartAsync();
+        var lab = shared.Lab;
         var local = FreePorts.Next();
-        await lab.CreateUserAsync("alice", "-m", $"{local}:{service.Port}");
-        await lab.ServeAsync();
-        var consumer = await lab.ConnectAsync("alice");
+        await lab.CreateUserAsync("rita", "-m", $"{local}:{service.Port}");
+        var consumer = await lab.ConnectAsync("rita");
         using var visitor = await OpenAsync(local);
 
-        await lab.RunAsync("publisher", "revoke", "user", "alice");
+        await lab.RunAsync("publisher", "revoke", "user", "rita");
         var since = Stopwatch.GetTimestamp();
 
         Assert.True(await UntilBrokenAsync(visitor, since) < AtOnce);
         Assert.Equal(6, await consumer.WaitForExitAsync());
-        Assert.Contains("vtunnel: not admitted: user 'alice' was revoked", consumer.Output.Lines);
-        var again = lab.Connect("alice");
+        Assert.Contains("vtunnel: not admitted: user 'rita' was revoked", consumer.Output.Lines);
+        var again = lab.Connect("rita");
         Assert.Equal(6, await again.WaitForExitAsync());
-        Assert.Contains("vtunnel: not admitted: user 'alice' was revoked", again.Output.Lines);
+        Assert.Contains("vtunnel: not admitted: user 'rita' was revoked", again.Output.Lines);
     }
 
     [Fact]
@@ -63,15 +62,14 @@ public sealed class ChangeTests
         await using var first = TargetServer.StartEcho();
         await using var second = TargetServer.StartEcho();
         await using var third = TargetServer.StartEcho();
-        await using var lab = await BridgeLab.StartAsync();
+        var lab = shared.Lab;
         var ports = FreePorts.Next(3);
-        await lab.CreateUserAsync("alice", "-m", $"{ports[0]}:{first.Port}", "-m", $"{ports[1]}:{second.Port}");
-        await lab.ServeAsync();
-        var consumer = await lab.ConnectAsync("alice");
+        await lab.CreateUserAsync("wendy", "-m", $"{ports[0]}:{first.Port}", "-m", $"{ports[1]}:{second.Port}");
+        var consumer = await lab.ConnectAsync("wendy");
         using var toFirst = await OpenAsync(ports[0]);
         using var toSecond = await OpenAsync(ports[1]);
 
-        await lab.RunAsync("publisher", "edit", "user", "alice", "--remove", $"{ports[0]}", "-m", $"{ports[2]}:{third.Port}");
+        await lab.RunAsync("publisher", "edit", "user", "wendy", "--remove", $"{ports[0]}", "-m", $"{ports[2]}:{third.Port}");
         var since = Stopwatch.GetTimestamp();
 
         Assert.True(await UntilBrokenAsync(toFirst, since) < AtOnce);
@@ -87,40 +85,38 @@ public sealed class ChangeTests
     public async Task A_deleted_user_is_cut_off_and_an_expired_one_too()
     {
         await using var service = TargetServer.StartEcho();
-        await using var lab = await BridgeLab.StartAsync();
+        var lab = shared.Lab;
         var ports = FreePorts.Next(2);
-        await lab.CreateUserAsync("alice", "-m", $"{ports[0]}:{service.Port}");
-        await lab.CreateUserAsync("bob", "-m", $"{ports[1]}:{service.Port}");
-        await lab.ServeAsync();
-        var alice = await lab.ConnectAsync("alice");
-        var bob = await lab.ConnectAsync("bob");
+        await lab.CreateUserAsync("dora", "-m", $"{ports[0]}:{service.Port}");
+        await lab.CreateUserAsync("ed", "-m", $"{ports[1]}:{service.Port}");
+        var dora = await lab.ConnectAsync("dora");
+        var ed = await lab.ConnectAsync("ed");
         using var fromAlice = await OpenAsync(ports[0]);
         using var fromBob = await OpenAsync(ports[1]);
 
-        await lab.RunAsync("publisher", "delete", "user", "alice");
+        await lab.RunAsync("publisher", "delete", "user", "dora");
         await UntilBrokenAsync(fromAlice, Stopwatch.GetTimestamp());
-        Assert.Equal(6, await alice.WaitForExitAsync());
+        Assert.Equal(6, await dora.WaitForExitAsync());
         await Payload.EchoAsync(fromBob.GetStream(), 1000).WaitAsync(TestTimeouts.Step);
 
-        await lab.RunAsync("publisher", "edit", "user", "bob", "--expires", "1s");
+        await lab.RunAsync("publisher", "edit", "user", "ed", "--expires", "1s");
         await UntilBrokenAsync(fromBob, Stopwatch.GetTimestamp());
-        Assert.Equal(6, await bob.WaitForExitAsync());
-        Assert.Contains(bob.Output.Lines, line => line.StartsWith("vtunnel: not admitted: user 'bob' has expired", StringComparison.Ordinal));
+        Assert.Equal(6, await ed.WaitForExitAsync());
+        Assert.Contains(ed.Output.Lines, line => line.StartsWith("vtunnel: not admitted: user 'ed' has expired", StringComparison.Ordinal));
     }
 
     [Fact]
     public async Task A_second_session_of_a_single_session_user_ends_the_first_one()
     {
         await using var service = TargetServer.StartEcho();
-        await using var lab = await BridgeLab.StartAsync();
+        var lab = shared.Lab;
         var ports = FreePorts.Next(2);
-        await lab.CreateUserAsync("alice", "-m", $"{ports[0]}:{service.Port}", "--single-session");
-        await lab.ServeAsync();
-        var first = await lab.ConnectAsync("alice");
+        await lab.CreateUserAsync("sam", "-m", $"{ports[0]}:{service.Port}", "--single-session");
+        var first = await lab.ConnectAsync("sam");
         using var visitor = await OpenAsync(ports[0]);
 
         var second = lab.Start(
-            "elsewhere", "connect", [lab.File("alice.zip"), "--map", $"{ports[1]}:{ports[0]}", "--log-level", "debug"]);
+            "elsewhere", "connect", [lab.File("sam.zip"), "--map", $"{ports[1]}:{ports[0]}", "--log-level", "debug"]);
         await second.Output.WaitForAsync("Connected to ");
 
         Assert.Equal(6, await first.WaitForExitAsync());
@@ -133,23 +129,22 @@ public sealed class ChangeTests
     {
         await using var first = TargetServer.StartEcho();
         await using var second = TargetServer.StartEcho();
-        await using var lab = await BridgeLab.StartAsync();
+        var lab = shared.Lab;
         var ports = FreePorts.Next(2);
         await lab.RunAsync("publisher", "create", "app", "web", "-m", $"{ports[0]}:{first.Port}");
-        await lab.RunAsync("publisher", "create", "user", "alice", "--app", "web");
-        await lab.RunAsync("publisher", "create", "user", "bob", "--from", "alice");
-        await lab.RunAsync("publisher", "export", "user", "bob", "--out", lab.File("bob.zip"));
-        await lab.ServeAsync();
-        var bob = await lab.ConnectAsync("bob");
+        await lab.RunAsync("publisher", "create", "user", "amy", "--app", "web");
+        await lab.RunAsync("publisher", "create", "user", "ben", "--from", "amy");
+        await lab.RunAsync("publisher", "export", "user", "ben", "--out", lab.File("ben.zip"));
+        var ben = await lab.ConnectAsync("ben");
         await Payload.EchoOnceAsync(ports[0]).WaitAsync(TestTimeouts.Step);
 
         await lab.RunAsync("publisher", "edit", "app", "web", "-m", $"{ports[1]}:{second.Port}");
 
-        await bob.Output.WaitForAsync($"Local port {ports[1]} leads to 127.0.0.1:{second.Port}");
+        await ben.Output.WaitForAsync($"Local port {ports[1]} leads to 127.0.0.1:{second.Port}");
         await Payload.EchoOnceAsync(ports[1]).WaitAsync(TestTimeouts.Step);
         var refused = await lab.TryRunAsync("publisher", "delete", "app", "web");
         Assert.Equal(2, refused.ExitCode);
-        Assert.Contains("granted to alice, bob", refused.Errors[0], StringComparison.Ordinal);
+        Assert.Contains("granted to amy, ben", refused.Errors[0], StringComparison.Ordinal);
     }
 
     [Fact]

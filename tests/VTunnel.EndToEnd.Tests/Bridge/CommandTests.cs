@@ -8,7 +8,7 @@ using VTunnel.Testing.Network;
 namespace VTunnel.EndToEnd.Tests.Bridge;
 
 /// <summary>What the commands of the bridge say, and with which exit code, when things go well and when they do not.</summary>
-public sealed class CommandTests
+public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
 {
     [Fact]
     public async Task Status_test_and_audit_say_what_is_true()
@@ -65,22 +65,21 @@ public sealed class CommandTests
     public async Task A_local_port_in_use_is_told_with_its_holder_and_the_way_around()
     {
         await using var service = TargetServer.StartEcho();
-        await using var lab = await BridgeLab.StartAsync();
+        var lab = shared.Lab;
         using var holder = new TcpListener(IPAddress.Loopback, FreePorts.Next());
         holder.Start();
         var taken = ((IPEndPoint)holder.LocalEndpoint).Port;
         var other = FreePorts.Next();
-        await lab.CreateUserAsync("alice", "-m", $"{taken}:{service.Port}");
-        await lab.ServeAsync();
+        await lab.CreateUserAsync("paul", "-m", $"{taken}:{service.Port}");
 
-        var refused = lab.Connect("alice");
+        var refused = lab.Connect("paul");
         Assert.Equal(3, await refused.WaitForExitAsync());
         var line = Assert.Single(refused.Output.Lines, line => line.StartsWith("vtunnel: ", StringComparison.Ordinal));
         Assert.Contains($"port {taken} is in use", line, StringComparison.Ordinal);
         Assert.Contains($"(process {Environment.ProcessId})", line, StringComparison.Ordinal);
         Assert.Contains($":{taken}", line[line.IndexOf("--map", StringComparison.Ordinal)..], StringComparison.Ordinal);
 
-        await lab.ConnectAsync("alice", "--map", $"{other}:{taken}");
+        await lab.ConnectAsync("paul", "--map", $"{other}:{taken}");
         await Payload.EchoOnceAsync(other).WaitAsync(TestTimeouts.Step);
     }
 
@@ -88,13 +87,12 @@ public sealed class CommandTests
     public async Task A_key_made_by_the_user_and_a_passphrase_work_end_to_end()
     {
         await using var service = TargetServer.StartEcho();
-        await using var lab = await BridgeLab.StartAsync();
+        var lab = shared.Lab;
         var ports = FreePorts.Next(2);
         await lab.RunAsync("dave", "request", "--name", "dave", "--out", lab.File("dave.request"));
         await lab.CreateUserAsync("dave", "--request", lab.File("dave.request"), "-m", $"{ports[0]}:{service.Port}");
         await lab.RunAsync("publisher", "create", "user", "erin", "-m", $"{ports[1]}:{service.Port}");
         await lab.RunAsync("publisher", "export", "user", "erin", "--out", lab.File("erin.zip"), "--passphrase", "correct horse battery");
-        await lab.ServeAsync();
 
         await lab.ConnectAsync("dave");
         await Payload.EchoOnceAsync(ports[0]).WaitAsync(TestTimeouts.Step);
@@ -114,21 +112,20 @@ public sealed class CommandTests
     {
         await using var first = TargetServer.StartEcho();
         await using var second = TargetServer.StartEcho();
-        await using var lab = await BridgeLab.StartAsync();
+        var lab = shared.Lab;
         var ports = FreePorts.Next(2);
-        await lab.CreateUserAsync("alice", "-m", $"{ports[0]}:{first.Port}");
-        await lab.ServeAsync();
+        await lab.CreateUserAsync("zoe", "-m", $"{ports[0]}:{first.Port}");
         await lab.JoinAsync("branch");
-        await lab.RunAsync("branch", "create", "user", "alice", "-m", $"{ports[1]}:{second.Port}");
-        await lab.RunAsync("branch", "export", "user", "alice", "--out", lab.File("branch.zip"));
+        await lab.RunAsync("branch", "create", "user", "zoe", "-m", $"{ports[1]}:{second.Port}");
+        await lab.RunAsync("branch", "export", "user", "zoe", "--out", lab.File("branch.zip"));
         var branch = lab.Start("branch", "serve", []);
         await branch.Output.WaitForAsync("waiting for consumers");
 
-        var consumer = lab.Connect("alice", lab.File("branch.zip"));
+        var consumer = lab.Connect("zoe", lab.File("branch.zip"));
         await consumer.Output.WaitForCountAsync("Connected to ", 2);
         await Payload.EchoOnceAsync(ports[0]).WaitAsync(TestTimeouts.Step);
         await Payload.EchoOnceAsync(ports[1]).WaitAsync(TestTimeouts.Step);
-        Assert.Contains("alice@branch", (await lab.RunAsync("alice", "config", "get-contexts")).Output, StringComparison.Ordinal);
+        Assert.Contains("zoe@branch", (await lab.RunAsync("zoe", "config", "get-contexts")).Output, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -180,8 +177,7 @@ public sealed class CommandTests
     [Fact]
     public async Task A_second_process_of_the_same_identity_is_refused()
     {
-        await using var lab = await BridgeLab.StartAsync();
-        await lab.ServeAsync();
+        var lab = shared.Lab;
         var second = await lab.TryRunAsync("publisher", "serve");
         Assert.Equal(2, second.ExitCode);
         Assert.Contains("it runs already", second.Errors[^1], StringComparison.Ordinal);

@@ -73,6 +73,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     private readonly Dictionary<string, BridgeUser> _usersByKey = [];
     private readonly Dictionary<IActorRef, Session> _sessions = [];
     private readonly List<IActorRef> _stopAskers = [];
+    private readonly List<Arrived> _undecided = [];
     private IActorRef _audit = ActorRefs.Nobody;
     private long? _dataVersion;
     private string? _relayProblem = "not connected yet";
@@ -187,7 +188,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
                 break;
             case Arrived arrived:
                 _handshakes--;
-                OnArrived(arrived);
+                OnArrived(arrived, isFinal: false);
                 break;
             case NotArrived failed:
                 _handshakes--;
@@ -200,13 +201,16 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
                 break;
             case DirectoryRead read:
                 OnDirectory(read);
+                DecideUndecided();
                 break;
             case DirectoryUnchanged:
                 _isReading = false;
+                DecideUndecided();
                 break;
             case DirectoryFailed failed:
                 _isReading = false;
                 Logger.BridgeStateUnreadable(failed.Reason);
+                DecideUndecided();
                 break;
             case SessionProtocol.SessionEnded ended:
                 if (_sessions.TryGetValue(ended.Session, out var over))
@@ -328,9 +332,18 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         return hello is null ? new NotArrived(incoming.Remote, "it did not say what it wants") : new Arrived(carrier, hello, user, incoming.Remote);
     }
 
-    private void OnArrived(Arrived arrived)
+    /// <param name="arrived">Who.</param>
+    /// <param name="isFinal">Whether the users are known as they are now: somebody may have been added a moment ago.</param>
+    private void OnArrived(Arrived arrived, bool isFinal)
     {
         var user = _usersByKey.GetValueOrDefault(arrived.UserKey);
+        if (user is null && !isFinal && !_isStopping && _undecided.Count < Options.MaxHandshakes)
+        {
+            _undecided.Add(arrived);
+            ReadDirectory();
+            return;
+        }
+
         var refusal = _isStopping ? "the publisher is stopping"
             : user is null ? "there is no such user (any more)"
             : user.RefusalAt(Now);
@@ -369,6 +382,16 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         _sessions.Add(actor, new Session(name, arrived.UserKey, link, arrived.Remote));
         Logger.UserConnected(user.Name, name);
         Audit(new AuditRecord(Now, "login", user.Name, Detail: $"{name} from {arrived.Remote}"));
+    }
+
+    private void DecideUndecided()
+    {
+        if (_undecided.Count == 0)
+            return;
+        var undecided = _undecided.ToArray();
+        _undecided.Clear();
+        foreach (var arrived in undecided)
+            OnArrived(arrived, isFinal: true);
     }
 
     private static void Refuse(Arrived arrived, LinkRefusal refusal) =>
@@ -496,5 +519,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         _stopping.Cancel();
         _stopping.Dispose();
         _control?.Dispose();
+        foreach (var arrived in _undecided)
+            arrived.Dispose();
     }
 }
