@@ -171,22 +171,33 @@ internal sealed partial class TunnelCandidate : Candidate
     /// <param name="protocol"><c>v1</c> or <c>v2</c>.</param>
     /// <param name="target">Where connections go.</param>
     /// <param name="between">Makes what stands between client and server, and gives the port that the client is to dial.</param>
-    public TunnelCandidate(string program, string protocol, LoadTarget target, Func<int, int>? between = null)
+    /// <param name="hasProxy">Whether the server has an HTTP proxy, too.</param>
+    public TunnelCandidate(string program, string protocol, LoadTarget target, Func<int, int>? between = null, bool hasProxy = false)
         : base(protocol)
     {
-        _server = ChildProgram.Start(program, ["server", "--host", "127.0.0.1", "--port", "0", "--protocol", protocol]);
+        _server = ChildProgram.Start(
+            program, ["server", "--host", "127.0.0.1", "--port", "0", "--protocol", protocol, .. hasProxy ? (string[])["--proxy", "0"] : []]);
         ServerProcess = _server.Id;
         var (listening, listeningAt) = _server.WaitFor(Listening());
         TimeToListen = Stopwatch.GetElapsedTime(_server.Started, listeningAt);
         var serverPort = int.Parse(listening.Groups[1].ValueSpan, CultureInfo.InvariantCulture);
+        if (hasProxy)
+            ProxyPort = int.Parse(_server.WaitFor(ProxyListening()).Match.Groups[1].ValueSpan, CultureInfo.InvariantCulture);
 
         VisitorPort = FreePort();
         _client = ChildProgram.Start(
             program,
-            ["client", "--server", $"ws://127.0.0.1:{between?.Invoke(serverPort) ?? serverPort}/", "--forward", $"{VisitorPort}=127.0.0.1:{target.Port}", "--protocol", protocol]);
+            ["client", "--server", $"ws://127.0.0.1:{between?.Invoke(serverPort) ?? serverPort}/", "--forward", $"{VisitorPort}=127.0.0.1:{target.Port}", "--protocol", protocol,
+                .. hasProxy ? (string[])["--forward", $"{ProxiedHost}=127.0.0.1:{target.Port}"] : []]);
         WaitForFirstByte(VisitorPort, protocol);
         ClientTimeToFirstByte = Stopwatch.GetElapsedTime(_client.Started);
     }
+
+    /// <summary>What its proxy leads to the target under.</summary>
+    public const string ProxiedHost = "target.test:9000";
+
+    /// <summary>Where its proxy listens; 0 where it has none.</summary>
+    public int ProxyPort { get; }
 
     public int ServerProcess { get; }
 
@@ -205,4 +216,27 @@ internal sealed partial class TunnelCandidate : Candidate
 
     [GeneratedRegex(@"Listening on \S*:(\d+)/?$")]
     private static partial Regex Listening();
+
+    [GeneratedRegex(@"Proxy listening on \S*:(\d+)$")]
+    private static partial Regex ProxyListening();
+}
+
+/// <summary>Visitors of a tunnel that come through its HTTP proxy, by CONNECT.</summary>
+internal sealed class ProxiedCandidate : Candidate
+{
+    private readonly TunnelCandidate _tunnel;
+
+    /// <param name="tunnel">One with a proxy; stays the caller's.</param>
+    public ProxiedCandidate(TunnelCandidate tunnel)
+        : base(tunnel.Name)
+    {
+        _tunnel = tunnel;
+        VisitorPort = tunnel.ProxyPort;
+        LoadTarget.Proxies[VisitorPort] = TunnelCandidate.ProxiedHost;
+        WaitForFirstByte(VisitorPort, "the proxy");
+    }
+
+    public override IReadOnlyList<int> Processes => _tunnel.Processes;
+
+    public override void Dispose() => LoadTarget.Proxies.TryRemove(VisitorPort, out _);
 }

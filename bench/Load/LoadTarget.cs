@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Net;
 using System.Net.Sockets;
+using System.Text;
 
 namespace VTunnel.Bench.Load;
 
@@ -53,19 +54,42 @@ internal sealed class LoadTarget : IDisposable
         return thread;
     }
 
-    /// <summary>Opens a connection to a port of this machine.</summary>
+    /// <summary>Ports of this machine that are HTTP proxies, and the host and port that visitors ask them for.</summary>
+    public static ConcurrentDictionary<int, string> Proxies { get; } = new();
+
+    /// <summary>Opens a connection to a port of this machine, and through it where it is a proxy.</summary>
     public static Socket Connect(int port)
     {
         var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true, ReceiveTimeout = 30_000, SendTimeout = 30_000 };
         try
         {
             socket.Connect(new IPEndPoint(IPAddress.Loopback, port));
+            if (Proxies.TryGetValue(port, out var host))
+                AskProxy(socket, host);
             return socket;
         }
         catch
         {
             socket.Dispose();
             throw;
+        }
+    }
+
+    private static void AskProxy(Socket socket, string host)
+    {
+        socket.Send(Encoding.ASCII.GetBytes($"CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+
+        // Byte by byte: what follows the head is not the proxy's.
+        var head = new byte[1024];
+        for (var length = 0; ; length++)
+        {
+            if (length == head.Length || socket.Receive(head.AsSpan(length, 1)) == 0)
+                throw new BenchException($"the proxy gave no answer to CONNECT {host}");
+            if (!head.AsSpan(0, length + 1).EndsWith("\r\n\r\n"u8))
+                continue;
+            if (!head.AsSpan().StartsWith("HTTP/1.1 200"u8))
+                throw new BenchException($"the proxy refuses CONNECT {host}: {Encoding.ASCII.GetString(head, 0, length)}");
+            return;
         }
     }
 

@@ -21,6 +21,7 @@ internal static class Goals
         new("process start to listening", "idle", ["start"], "time-to-listen", AtLeast: false, V2: 400, V1: 400, ToFloor: false),
         new("p99 of an echo beside eight bulk streams, to idle", "fairness", ["bulk-8"], "p99-to-idle", AtLeast: false, V2: 10, V1: double.NaN, ToFloor: false),
         new("what a stalled reader leaves the others", "fairness", ["stalled-reader"], "rate-left", AtLeast: true, V2: 0.95, V1: double.NaN, ToFloor: false),
+        new("CONNECT through the proxy to a plain forward", "proxy", ["pull-1", "pull-8", "push-1", "push-8"], "rate-to-forward", AtLeast: true, V2: 0.95, V1: double.NaN, ToFloor: false),
         new("one stream through 100 ms round trip", "wan", ["pull-1"], "rate", AtLeast: true, V2: 150, V1: double.NaN, ToFloor: false),
         new("memory after 20 GB to that after 1 GB", "volume", ["pull-8"], "resident-growth", AtLeast: false, V2: 1.1, V1: 1.1, ToFloor: false),
     ];

@@ -12,7 +12,7 @@ namespace VTunnel.Bench.Scenarios;
 /// <summary>What to measure.</summary>
 internal sealed record BenchPlan
 {
-    public static readonly string[] AllScenarios = ["throughput", "latency", "connects", "idle", "fairness", "wan", "resume"];
+    public static readonly string[] AllScenarios = ["throughput", "latency", "connects", "idle", "fairness", "wan", "resume", "proxy"];
 
     public required IReadOnlyList<string> Arguments { get; init; }
 
@@ -219,6 +219,8 @@ internal sealed class TunnelBench : IDisposable
             steps.Add(new Step("resuming", Resume, IsSlow: true));
         if (Wants("bridge"))
             steps.Add(new Step("two networks through a relay", Bridge));
+        if (Wants("proxy"))
+            steps.Add(new Step("CONNECT through the proxy", Proxy, IsSlow: true));
         if (Wants("volume"))
             steps.Add(new Step(string.Create(CultureInfo.InvariantCulture, $"memory after {_plan.VolumeGigabytes} GB"), Volume, IsSlow: true));
         return steps;
@@ -323,6 +325,33 @@ internal sealed class TunnelBench : IDisposable
         {
             line?.Dispose();
         }
+    }
+
+    /// <summary>CONNECT beside a plain forward of the same two processes. Before and after it, since what is compared must not differ in time.</summary>
+    private void Proxy(Candidate running, int round)
+    {
+        if (running is not TunnelCandidate || running.Name == "v1")
+            return;
+        using var fresh = new TunnelCandidate(_plan.Program, running.Name, _target, hasProxy: true);
+        using var proxied = new ProxiedCandidate(fresh);
+        Loads.Bulk(fresh, _target, Direction.Both, 8, Longer(_plan.Window, 1.5));
+        Loads.Bulk(proxied, _target, Direction.Both, 8, Longer(_plan.Window, 1.5));
+        foreach (var direction in (Direction[])[Direction.Pull, Direction.Push])
+        {
+            foreach (var streams in (int[])[1, 8])
+            {
+                var which = $"{direction.ToString().ToLowerInvariant()}-{streams}";
+                var before = Loads.Bulk(fresh, _target, direction, streams, _plan.Window);
+                var through = Loads.Bulk(proxied, _target, direction, streams, _plan.Window);
+                var after = Loads.Bulk(fresh, _target, direction, streams, _plan.Window);
+                Add("proxy", which, fresh, "rate", "MB/s", round, through.MegabytesPerSecond);
+                Add("proxy", which, fresh, "rate-to-forward", "×", round,
+                    through.MegabytesPerSecond / ((before.MegabytesPerSecond + after.MegabytesPerSecond) / 2));
+            }
+        }
+
+        var (rate, _) = Loads.Connects(proxied, _plan.Window);
+        Add("proxy", "connects", fresh, "rate", "1/s", round, rate);
     }
 
     private void Resume(Candidate running, int round)
