@@ -27,9 +27,9 @@ public sealed class NginxTests
     }
 
     [Theory]
-    [InlineData("v1", "no longer listens on port")]
-    [InlineData("v2", " goes on over ")]
-    public async Task A_tunnel_that_nginx_drops_for_idleness_comes_back(string protocol, string howTheServerSaysIt)
+    [InlineData("v1")]
+    [InlineData("v2")]
+    public async Task A_tunnel_that_nginx_drops_for_idleness_comes_back(string protocol)
     {
         await using var echo = TargetServer.StartEcho();
         await using var server = await ServerProgram.StartAsync();
@@ -38,7 +38,8 @@ public sealed class NginxTests
         await using var client = await ClientProgram.StartAsync(
             $"ws://127.0.0.1:{nginx.Port}/", port, echo.Port, "-ping-interval", "-1s", "-reconnect-min", "20ms", "-protocol", protocol);
 
-        await server.Program.Output.WaitForAsync(howTheServerSaysIt);
+        // Over v1 the port closes and is asked for again; over v2 the session outlives its connection.
+        await (protocol == "v1" ? client.WaitForForwardsAsync(2) : server.Program.Output.WaitForAsync(" goes on over "));
         await Payload.EchoOnceAsync(port).WaitAsync(TestTimeouts.Step);
     }
 
