@@ -4,6 +4,8 @@ using System.Net.WebSockets;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Connections;
+using Microsoft.AspNetCore.Connections.Features;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.Features;
@@ -21,6 +23,7 @@ internal sealed class HttpsSite : IAsyncDisposable
     private readonly WebApplication _app;
     private long _written;
     private long _read;
+    private Action? _beats;
 
     private HttpsSite(WebApplication app) => _app = app;
 
@@ -42,6 +45,7 @@ internal sealed class HttpsSite : IAsyncDisposable
 
     public static async Task<HttpsSite> StartAsync(X509Certificate2 certificate)
     {
+        Action beat = static () => { };
         var builder = WebApplication.CreateSlimBuilder();
         builder.Logging.ClearProviders();
         builder.Services.Configure<HostOptions>(o => o.ShutdownTimeout = TimeSpan.Zero);
@@ -50,10 +54,15 @@ internal sealed class HttpsSite : IAsyncDisposable
             kestrel.Limits.MaxRequestBodySize = null;
             kestrel.Limits.MinRequestBodyDataRate = null;
             kestrel.Limits.MinResponseDataRate = null;
-            kestrel.Listen(IPAddress.Loopback, 0, listen => listen.UseHttps(certificate));
+            kestrel.Listen(IPAddress.Loopback, 0, listen => listen.UseHttps(certificate).Use(next => connection =>
+            {
+                connection.Features.GetRequiredFeature<IConnectionHeartbeatFeature>().OnHeartbeat(_ => beat(), connection);
+                return next(connection);
+            }));
         });
         var app = builder.Build();
         var site = new HttpsSite(app);
+        beat = site.Beat;
         app.UseWebSockets();
         app.Use(async (context, next) =>
         {
@@ -69,6 +78,25 @@ internal sealed class HttpsSite : IAsyncDisposable
     }
 
     public ValueTask DisposeAsync() => _app.DisposeAsync();
+
+    /// <summary>
+    /// Completes when the site has looked at its timeouts so many times from now on, which Kestrel does once a second while
+    /// there is a connection. Any other Kestrel has done so in the meantime.
+    /// </summary>
+    public async Task HeartbeatsAsync(int count)
+    {
+        var done = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        Action beat = () =>
+        {
+            if (Interlocked.Decrement(ref count) == 0)
+                done.TrySetResult();
+        };
+        _beats += beat;
+        await done.Task.WaitAsync(TimeSpan.FromSeconds(60));
+        _beats -= beat;
+    }
+
+    private void Beat() => _beats?.Invoke();
 
     private async Task AnswerAsync(HttpContext context)
     {
