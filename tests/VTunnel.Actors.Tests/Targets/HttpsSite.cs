@@ -4,8 +4,6 @@ using System.Net.WebSockets;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using Microsoft.AspNetCore.Builder;
-using Microsoft.AspNetCore.Connections;
-using Microsoft.AspNetCore.Connections.Features;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.Features;
@@ -14,6 +12,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using VTunnel.Routing;
+using VTunnel.Testing.Network;
 
 namespace VTunnel.Actors.Tests.Targets;
 
@@ -23,13 +22,19 @@ internal sealed class HttpsSite : IAsyncDisposable
     private readonly WebApplication _app;
     private long _written;
     private long _read;
-    private Action? _beats;
 
-    private HttpsSite(WebApplication app) => _app = app;
+    private HttpsSite(WebApplication app, KestrelHeartbeat heartbeat)
+    {
+        _app = app;
+        Heartbeat = heartbeat;
+    }
 
     public int Port { get; private set; }
 
     public ForwardTarget Target => new(TargetScheme.Tls, "localhost", Port);
+
+    /// <summary>Of the connections to this site.</summary>
+    public KestrelHeartbeat Heartbeat { get; }
 
     /// <summary>Bytes that <c>/stream</c> has given to its response so far, over all requests.</summary>
     public long Written => Interlocked.Read(ref _written);
@@ -45,7 +50,7 @@ internal sealed class HttpsSite : IAsyncDisposable
 
     public static async Task<HttpsSite> StartAsync(X509Certificate2 certificate)
     {
-        Action beat = static () => { };
+        var heartbeat = new KestrelHeartbeat();
         var builder = WebApplication.CreateSlimBuilder();
         builder.Logging.ClearProviders();
         builder.Services.Configure<HostOptions>(o => o.ShutdownTimeout = TimeSpan.Zero);
@@ -54,15 +59,14 @@ internal sealed class HttpsSite : IAsyncDisposable
             kestrel.Limits.MaxRequestBodySize = null;
             kestrel.Limits.MinRequestBodyDataRate = null;
             kestrel.Limits.MinResponseDataRate = null;
-            kestrel.Listen(IPAddress.Loopback, 0, listen => listen.UseHttps(certificate).Use(next => connection =>
+            kestrel.Listen(IPAddress.Loopback, 0, listen =>
             {
-                connection.Features.GetRequiredFeature<IConnectionHeartbeatFeature>().OnHeartbeat(_ => beat(), connection);
-                return next(connection);
-            }));
+                listen.UseHttps(certificate);
+                heartbeat.Watch(listen);
+            });
         });
         var app = builder.Build();
-        var site = new HttpsSite(app);
-        beat = site.Beat;
+        var site = new HttpsSite(app, heartbeat);
         app.UseWebSockets();
         app.Use(async (context, next) =>
         {
@@ -78,25 +82,6 @@ internal sealed class HttpsSite : IAsyncDisposable
     }
 
     public ValueTask DisposeAsync() => _app.DisposeAsync();
-
-    /// <summary>
-    /// Completes when the site has looked at its timeouts so many times from now on, which Kestrel does once a second while
-    /// there is a connection. Any other Kestrel has done so in the meantime.
-    /// </summary>
-    public async Task HeartbeatsAsync(int count)
-    {
-        var done = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-        Action beat = () =>
-        {
-            if (Interlocked.Decrement(ref count) == 0)
-                done.TrySetResult();
-        };
-        _beats += beat;
-        await done.Task.WaitAsync(TimeSpan.FromSeconds(60));
-        _beats -= beat;
-    }
-
-    private void Beat() => _beats?.Invoke();
 
     private async Task AnswerAsync(HttpContext context)
     {

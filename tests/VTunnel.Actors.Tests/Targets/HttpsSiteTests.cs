@@ -111,7 +111,7 @@ public sealed class HttpsSiteTests : IAsyncLifetime, IDisposable
         using var endpoint = await _dialer.DialAsync(new TargetRequest(_site.Target, null, headers), default);
         await AskAndPauseAsync("GET /first HTTP/1.1\r\nHost: x\r\n\r\n", "/first");
         await endpoint.SendTextAsync("GET /second HTTP/1.1\r\nHo");
-        await _site.HeartbeatsAsync(3);
+        await _site.Heartbeat.WaitAsync(3);
         await AskAndPauseAsync("st: x\r\n\r\n", "/second");
         await AskAndPauseAsync("GET /third HTTP/1.1\r\nHost: x\r\n\r\n", "/third");
 
@@ -119,7 +119,7 @@ public sealed class HttpsSiteTests : IAsyncLifetime, IDisposable
         {
             await endpoint.SendTextAsync(text);
             Assert.Contains($"GET localhost:{_site.Port} {path}\r\n", await endpoint.ReceiveUntilAsync("\r\n0\r\n\r\n"), StringComparison.Ordinal);
-            await _site.HeartbeatsAsync(3);
+            await _site.Heartbeat.WaitAsync(3);
         }
     }
 
