@@ -6,7 +6,7 @@ internal static class ExitCodes
     /// <summary>Done, or stopped in order by Ctrl-C or SIGTERM.</summary>
     public const int Success = 0;
 
-    /// <summary>A fault of this program.</summary>
+    /// <summary>A fault of this program, or output that cannot be written.</summary>
     public const int InternalError = 1;
 
     /// <summary>The command line, the environment or a file says something that cannot be done; nothing was started.</summary>

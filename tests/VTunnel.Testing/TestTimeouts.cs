@@ -4,8 +4,8 @@ namespace VTunnel.Testing;
 public static class TestTimeouts
 {
     /// <summary>For one step: long enough for a loaded machine.</summary>
-    public static readonly TimeSpan Step = TimeSpan.FromSeconds(30);
+    public static readonly TimeSpan Step = TimeSpan.FromSeconds(60);
 
     /// <summary>For a test that moves much data or starts many programs.</summary>
-    public static readonly TimeSpan Long = TimeSpan.FromSeconds(90);
+    public static readonly TimeSpan Long = TimeSpan.FromSeconds(180);
 }

@@ -5,20 +5,20 @@ using Microsoft.AspNetCore.Connections;
 namespace VTunnel.Cli.Hosting;
 
 /// <summary>
-/// Gives Kestrel blocks of 64 KiB to read into instead of its own of 4 KiB: a sixteenth of the system calls and wake-ups on a
-/// connection that carries a tunnel. A connection that waits for data holds none.
+/// Gives Kestrel blocks of 256 KiB to read into instead of its own of 4 KiB: as much as a frame of a tunnel, which then takes one
+/// system call. A connection that waits for data holds none, and of a block just the part that was used is in memory.
 /// </summary>
 internal sealed class LargeBlockPoolFactory : IMemoryPoolFactory<byte>
 {
     public MemoryPool<byte> Create(MemoryPoolOptions? options = null) => new LargeBlockPool();
 }
 
-/// <summary>Blocks of 64 KiB, pinned for their life so that a system call need not pin them.</summary>
+/// <summary>Blocks of 256 KiB, pinned for their life so that a system call need not pin them.</summary>
 internal sealed class LargeBlockPool : MemoryPool<byte>
 {
-    private const int BlockBytes = 64 * 1024;
+    private const int BlockBytes = 256 * 1024;
 
-    /// <summary>What is kept for later: 4 MiB. More may be in use; it is left to the garbage collector then.</summary>
+    /// <summary>What is kept for later: 16 MiB at most. More may be in use; it is left to the garbage collector then.</summary>
     private const int MaxSpareCount = 64;
 
     private readonly ConcurrentQueue<Block> _spare = new();

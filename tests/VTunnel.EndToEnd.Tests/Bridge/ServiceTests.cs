@@ -10,7 +10,6 @@ using VTunnel.Testing.Programs;
 namespace VTunnel.EndToEnd.Tests.Bridge;
 
 /// <summary>Other people's services through a bridge, and other people's proxies in front of a relay.</summary>
-[Collection(Heavy.Name)]
 public sealed class ServiceTests
 {
     /// <summary>PostgreSQL does not run as root.</summary>

@@ -4,7 +4,6 @@ using VTunnel.Testing.Network;
 namespace VTunnel.EndToEnd.Tests.Bridge;
 
 /// <summary>What breaks between the two ends costs a pause and not a byte.</summary>
-[Collection(Heavy.Name)]
 public sealed class SurvivalTests
 {
     private const long Length = 300_000_000;

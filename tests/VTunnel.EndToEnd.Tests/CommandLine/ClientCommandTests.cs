@@ -112,7 +112,7 @@ public sealed class ClientCommandTests
         using var holder = new TcpListener(IPAddress.Loopback, 0);
         holder.Start();
         var port = ((IPEndPoint)holder.LocalEndpoint).Port;
-        await using var server = VTunnelProgram.Start("server", "--host", "127.0.0.1", "--port", "0");
+        await using var server = VTunnelProgram.Start("server", "--host", "127.0.0.1", "--port", "0", "--listen-retry-timeout", "100ms");
         var address = await server.ListeningAsync();
         var result = await VTunnelProgram.RunAsync("client", "--server", $"ws://{address}/", "--forward", $"{port}=localhost:3000", "--no-reconnect");
         Assert.Equal(ExitCodes.ListenRefused, result.ExitCode);
@@ -126,7 +126,7 @@ public sealed class ClientCommandTests
         holder.Start();
         var taken = ((IPEndPoint)holder.LocalEndpoint).Port;
         var port = FreePorts.Next();
-        await using var server = VTunnelProgram.Start("server", "--host", "127.0.0.1", "--port", "0");
+        await using var server = VTunnelProgram.Start("server", "--host", "127.0.0.1", "--port", "0", "--listen-retry-timeout", "100ms");
         var address = await server.ListeningAsync();
         await using var client = VTunnelProgram.Start("client", "--server", $"ws://{address}/", "--forward", $"{taken}={address}", "--forward", $"{port}={address}");
         await client.Output.WaitForAsync($"refused to listen on port {taken}");

@@ -67,6 +67,9 @@ internal static class VTunnelProgram
             .Select(entry => (string)entry.Key)
             .Where(name => name.StartsWith("VTUNNEL_", StringComparison.Ordinal))
             .ToDictionary(name => name, _ => (string?)null);
+
+        // A profile is of no use to a program that lives for seconds, and collecting it is a fifth of its start.
+        variables["DOTNET_TieredPGO"] = "0";
         foreach (var (name, value) in environment ?? new Dictionary<string, string?>())
             variables[name] = value;
         return variables;

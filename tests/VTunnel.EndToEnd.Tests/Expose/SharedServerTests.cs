@@ -36,7 +36,7 @@ public sealed class SharedServerTests
     {
         await using var first = TargetServer.Start((connection, ct) => connection.GetStream().WriteAsync("first"u8.ToArray(), ct).AsTask());
         await using var second = TargetServer.Start((connection, ct) => connection.GetStream().WriteAsync("second"u8.ToArray(), ct).AsTask());
-        await using var server = await ServerProgram.StartAsync(["-idle-timeout", LongIdleTimeout]);
+        await using var server = await ServerProgram.StartAsync(["-idle-timeout", LongIdleTimeout, "-probe-timeout", "300ms"]);
         await using var network = FaultProxy.Start(server.Port);
         var port = FreePorts.Next();
         await using var vanished = await ClientProgram.StartAsync($"ws://127.0.0.1:{network.Port}/", port, first.Port, "-ping-interval", "-1s", "-protocol", protocol);
@@ -52,7 +52,7 @@ public sealed class SharedServerTests
     public async Task A_client_whose_connection_vanished_gets_its_own_port_back()
     {
         await using var echo = TargetServer.StartEcho();
-        await using var server = await ServerProgram.StartAsync(["-idle-timeout", LongIdleTimeout]);
+        await using var server = await ServerProgram.StartAsync(["-idle-timeout", LongIdleTimeout, "-probe-timeout", "300ms"]);
         await using var network = FaultProxy.Start(server.Port);
         var port = FreePorts.Next();
         await using var client = await ClientProgram.StartAsync(

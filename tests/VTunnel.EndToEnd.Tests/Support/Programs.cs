@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.RegularExpressions;
+using VTunnel.EndToEnd.Tests.CommandLine;
 using VTunnel.Testing.Programs;
 
 namespace VTunnel.EndToEnd.Tests.Support;
@@ -7,18 +8,9 @@ namespace VTunnel.EndToEnd.Tests.Support;
 /// <summary>The real program, as it was built beside these tests.</summary>
 internal static class BuiltProgram
 {
-    public static readonly string File = Path.Combine(AppContext.BaseDirectory, "vtunnel");
+    public static string File => VTunnelProgram.Path;
 
-    public static RunningProgram Start(IEnumerable<string> arguments)
-    {
-        // What happens to be set for whoever runs the tests is not part of them.
-        var environment = Environment.GetEnvironmentVariables().Keys.Cast<string>()
-            .Where(name => name.StartsWith("VTUNNEL_", StringComparison.Ordinal))
-            .ToDictionary(name => name, _ => (string?)null);
-        foreach (var (name, value) in Tools.Direct)
-            environment[name] = value;
-        return RunningProgram.Start(File, arguments, environment);
-    }
+    public static RunningProgram Start(IEnumerable<string> arguments) => VTunnelProgram.Start([.. arguments], Tools.Direct);
 }
 
 /// <summary><c>vtunnel server</c>, running.</summary>
