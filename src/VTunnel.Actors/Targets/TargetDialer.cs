@@ -4,7 +4,6 @@ using System.Net.Sockets;
 using System.Security.Authentication;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
-using VTunnel.Diagnostics;
 using VTunnel.Endpoints;
 using VTunnel.Options;
 using VTunnel.Protocol.Control;
@@ -98,7 +97,7 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
         }
         catch (TargetException e)
         {
-            _logger.TargetRefused(request.Target.ToString(), $"port {port} of a domain", e.Message);
+            TargetsLog.TargetRefused(_logger, request.Target, port, e.Message);
             throw;
         }
     }

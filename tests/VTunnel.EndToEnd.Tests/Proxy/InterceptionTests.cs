@@ -227,7 +227,7 @@ public sealed class InterceptionTests : IAsyncLifetime, IDisposable
         Assert.Equal("https HTTP/2 GET secure.test/   0\n", await passing.CurlAsync("--cacert", _targets.AuthorityFile, "https://secure.test/"));
 
         var refused = await passing.TryCurlAsync("-w", "%{http_code}", "http://secure.test/");
-        Assert.EndsWith("400", refused.StandardOutput, StringComparison.Ordinal);
+        Assert.EndsWith("502", refused.StandardOutput, StringComparison.Ordinal);
     }
 
     [Theory]
