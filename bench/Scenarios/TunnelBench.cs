@@ -340,8 +340,8 @@ internal sealed class TunnelBench : IDisposable
         using var proxied = new ProxiedCandidate(fresh);
 
         // Code is compiled anew for seconds, and whoever is measured meanwhile pays for it.
-        Loads.Bulk(fresh, _target, Direction.Both, 8, WarmUp * 1.5);
-        Loads.Bulk(proxied, _target, Direction.Both, 8, WarmUp * 1.5);
+        Loads.Bulk(fresh, _target, Direction.Both, 8, WarmUp * 3);
+        Loads.Bulk(proxied, _target, Direction.Both, 8, WarmUp * 3);
         foreach (var direction in (Direction[])[Direction.Pull, Direction.Push])
         {
             foreach (var streams in (int[])[1, 8])
@@ -351,14 +351,16 @@ internal sealed class TunnelBench : IDisposable
                 // In turn, for what a machine does to one of them in half a second is more than they differ by.
                 var plain = new List<double> { Rate(fresh) };
                 var through = new List<double>();
-                while (through.Count < 3)
+                while (through.Count < 5)
                 {
                     through.Add(Rate(proxied));
                     plain.Add(Rate(fresh));
                 }
 
-                Add("proxy", which, fresh, "rate", "MB/s", round, through.Average());
-                Add("proxy", which, fresh, "rate-to-forward", "×", round, through.Average() / plain.Average());
+                Add("proxy", which, fresh, "rate", "MB/s", round, Median(through));
+                Add("proxy", which, fresh, "rate-to-forward", "×", round, Median(through) / Median(plain));
+
+                static double Median(List<double> values) => values.Order().ElementAt(values.Count / 2);
 
                 double Rate(Candidate candidate) => Loads.Bulk(candidate, _target, direction, streams, _plan.Window).MegabytesPerSecond;
             }
