@@ -2,6 +2,7 @@ using System.Net.Sockets;
 using System.Text;
 using VTunnel.Options;
 using VTunnel.Routing;
+using VTunnel.Testing;
 using VTunnel.Testing.Network;
 
 namespace VTunnel.Actors.Tests.Hosting;
