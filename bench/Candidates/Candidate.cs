@@ -171,12 +171,13 @@ internal sealed partial class TunnelCandidate : Candidate
     /// <param name="protocol"><c>v1</c> or <c>v2</c>.</param>
     /// <param name="target">Where connections go.</param>
     /// <param name="between">Makes what stands between client and server, and gives the port that the client is to dial.</param>
-    /// <param name="hasProxy">Whether the server has an HTTP proxy, too.</param>
-    public TunnelCandidate(string program, string protocol, LoadTarget target, Func<int, int>? between = null, bool hasProxy = false)
+    /// <param name="proxy">Options of the HTTP proxy that the server has; null for none.</param>
+    public TunnelCandidate(string program, string protocol, LoadTarget target, Func<int, int>? between = null, IReadOnlyList<string>? proxy = null)
         : base(protocol)
     {
+        var hasProxy = proxy is not null;
         _server = ChildProgram.Start(
-            program, ["server", "--host", "127.0.0.1", "--port", "0", "--protocol", protocol, .. hasProxy ? (string[])["--proxy", "0"] : []]);
+            program, ["server", "--host", "127.0.0.1", "--port", "0", "--protocol", protocol, .. hasProxy ? (string[])["--proxy", "0", .. proxy!] : []]);
         ServerProcess = _server.Id;
         var (listening, listeningAt) = _server.WaitFor(Listening());
         TimeToListen = Stopwatch.GetElapsedTime(_server.Started, listeningAt);

@@ -42,7 +42,7 @@ internal sealed record PeerFile(IReadOnlyList<Peer> Peers)
         {
             if (peer.Name is not { Length: > 0 } || !peer.Name.All(letter => char.IsAsciiLetterOrDigit(letter) || letter is '-' or '.'))
                 faults.Add($"--peers {path}: the name '{peer.Name}' must be letters, digits, dots and dashes");
-            if (peer.Name is "direct" or "floor" or "v1" or "v2")
+            if (peer.Name is "direct" or "floor" or "v1" or "v2" or "nginx")
                 faults.Add($"--peers {path}: the name '{peer.Name}' is the bench's own");
             if (peer.Client is not { Count: > 0 })
                 faults.Add($"--peers {path}: '{peer.Name}' has no client command");

@@ -19,6 +19,9 @@ internal enum LoadKind : byte
 
     /// <summary>This byte comes back, and the connection stays open.</summary>
     Idle = (byte)'i',
+
+    /// <summary>The first letter of GET: each request is answered as <see cref="RequestLoad"/> expects it.</summary>
+    Requests = (byte)'G',
 }
 
 /// <summary>
@@ -159,6 +162,9 @@ internal sealed class LoadTarget : IDisposable
             case LoadKind.Echo:
                 Start("echo", () => Echo(socket));
                 break;
+            case LoadKind.Requests:
+                Start("requests", () => AnswerRequests(socket));
+                break;
             case LoadKind.Bulk:
                 var got = 0;
                 while (got < 2 && socket.Receive(head.Slice(1 + got, 2 - got)) is > 0 and var count)
@@ -173,6 +179,30 @@ internal sealed class LoadTarget : IDisposable
                 socket.Dispose();
                 break;
         }
+    }
+
+    /// <summary>Nobody sends a request before the last one was answered, so a head ends where the bytes do.</summary>
+    private static void AnswerRequests(Socket socket)
+    {
+        var buffer = new byte[8192];
+        var length = 0;
+        try
+        {
+            while (socket.Receive(buffer.AsSpan(length)) is > 0 and var count)
+            {
+                length += count;
+                if (!buffer.AsSpan(0, length).EndsWith("\r\n\r\n"u8))
+                    continue;
+                socket.Send(RequestLoad.Answer);
+                length = 0;
+            }
+        }
+        catch (SocketException)
+        {
+            // Whoever asked is done, or has asked nothing for long.
+        }
+
+        socket.Dispose();
     }
 
     private static void Echo(Socket socket)

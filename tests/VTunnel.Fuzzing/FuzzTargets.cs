@@ -26,6 +26,7 @@ public static class FuzzTargets
         ["mux-frames"] = Balanced(MuxFrames),
         ["control-lines"] = Balanced(ControlLines),
         ["stream-preface"] = Balanced(StreamPrefaces),
+        ["stream-answer"] = Balanced(StreamAnswers),
         ["v2-dialer"] = Balanced(input => V2Sessions(MuxRole.Dialer, input)),
         ["v2-acceptor"] = Balanced(input => V2Sessions(MuxRole.Acceptor, input)),
     };
@@ -165,6 +166,46 @@ public static class FuzzTargets
 
         return "incomplete";
     });
+
+    private static void StreamAnswers(byte[] input) => RequireSameInPieces(input, cut =>
+    {
+        var reader = new StreamAnswer();
+        var taken = 0;
+        try
+        {
+            foreach (var piece in input.Chunk(cut))
+            {
+                ReadOnlySpan<byte> left = piece;
+                var complete = reader.TryRead(ref left, out var error);
+                taken += piece.Length - left.Length;
+                if (complete)
+                {
+                    RequirePrintable(error ?? "");
+                    RequireSameFromWriter(error);
+                    return $"{error ?? "connected"} after {taken} bytes";
+                }
+
+                Require(left.IsEmpty, "bytes of an incomplete answer were left");
+            }
+        }
+        catch (SessionProtocolException e)
+        {
+            RequirePrintable(e.Message);
+            return $"{e.Code} {e.Message}";
+        }
+
+        return "incomplete";
+    });
+
+    private static void RequireSameFromWriter(string? error)
+    {
+        var line = new ControlLineWriter().WriteAnswer(error);
+        ReadOnlySpan<byte> left = line.Span;
+        var complete = new StreamAnswer().TryRead(ref left, out var again);
+        line.Release();
+        Require(complete && left.IsEmpty, "the writer's own answer is no whole line");
+        Require(again == error || (again is not null && error!.StartsWith(again, StringComparison.Ordinal)), $"read {error}, wrote it, read {again}");
+    }
 
     /// <summary>What a session sends and says may depend on when bytes come; that it ends in order may not.</summary>
     private static void V2Sessions(MuxRole role, byte[] input)

@@ -11,8 +11,13 @@ namespace VTunnel.Proxy;
 /// Connects from the server itself, where that is allowed. A name is resolved once, each address is checked, and what is dialled
 /// is a checked address: a name cannot mean something else the second time.
 /// </summary>
-internal sealed class DirectConnector(ProxyOptions options, TimeProvider timeProvider)
+/// <param name="options">What is allowed.</param>
+/// <param name="timeProvider">The clock of timeouts.</param>
+/// <param name="lookUp">Finds the addresses of a name; the system's resolver unless a test has one.</param>
+internal sealed class DirectConnector(ProxyOptions options, TimeProvider timeProvider, Func<string, CancellationToken, Task<IPAddress[]>>? lookUp = null)
 {
+    private readonly Func<string, CancellationToken, Task<IPAddress[]>> _lookUp = lookUp ?? Dns.GetHostAddressesAsync;
+
     private readonly Dictionary<string, IPAddress[]> _addresses = options.Addresses
         .GroupBy(entry => entry.Host, StringComparer.Ordinal)
         .ToDictionary(group => group.Key, group => group.Select(entry => entry.Address).ToArray(), StringComparer.Ordinal);
@@ -53,7 +58,7 @@ internal sealed class DirectConnector(ProxyOptions options, TimeProvider timePro
         IPAddress[] found;
         try
         {
-            found = HostName.AddressOf(host) is { } literal ? [literal] : await Dns.GetHostAddressesAsync(host, cancellationToken).ConfigureAwait(false);
+            found = HostName.AddressOf(host) is { } literal ? [literal] : await _lookUp(host, cancellationToken).ConfigureAwait(false);
         }
         catch (SocketException e)
         {

@@ -99,7 +99,7 @@ public sealed class HttpProxyActor : UntypedActor, IWithTimers
         {
             case ServerStarted started:
                 _server = started.Server;
-                _application.Server = started.Server;
+                _application.UseServer(started.Server);
                 Answer(new ProxyProtocol.Listening((IPEndPoint)_socket!.LocalEndPoint!));
                 Accept();
                 break;
@@ -127,7 +127,7 @@ public sealed class HttpProxyActor : UntypedActor, IWithTimers
                 Accept();
                 break;
             case ProxyProtocol.SetRoutes set:
-                _application.Routes = set.Routes;
+                _application.Use(set.Routes);
                 break;
             case ProxyProtocol.StopAccepting:
                 _stopping.Cancel();

@@ -10,6 +10,28 @@ public sealed record ProxyRoutes(RouteTable<ProxyRoute> Table, IReadOnlySet<stri
 {
     /// <summary>Routes nothing.</summary>
     public static readonly ProxyRoutes Empty = new(RouteTable<ProxyRoute>.Empty, new HashSet<string>());
+
+    /// <summary>Whether a session, by its name, has no connection or is gone.</summary>
+    internal bool IsWaiting(string session) => Waiting.Contains(session) || Table.Routes.All(route => route.SessionName != session);
+}
+
+/// <summary>What the proxy knows now. Thread-safe.</summary>
+internal sealed class CurrentRoutes
+{
+    private volatile ProxyRoutes _value = ProxyRoutes.Empty;
+
+    /// <summary>Told of each new table; set once, before the first of them.</summary>
+    public Action<RouteTable<ProxyRoute>>? Changed { get; set; }
+
+    public ProxyRoutes Value
+    {
+        get => _value;
+        set
+        {
+            _value = value;
+            Changed?.Invoke(value.Table);
+        }
+    }
 }
 
 /// <summary>What a proxy's actor is told and says.</summary>

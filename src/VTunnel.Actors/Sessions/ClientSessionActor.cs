@@ -201,7 +201,7 @@ internal sealed class ClientSessionActor : SessionActor
 
         var info = new StreamInfo(Session.Name, Session.Identity, requested.Request.Port, requested.Request.Remote);
         StartStream(
-            StreamActor.ForTarget(StreamServices, info, requested.Key, forward.Rule, requested.Request.Visit, _dialer),
+            StreamActor.ForTarget(StreamServices, info, requested.Key, forward.Rule, requested.Request.Visit, _dialer, forward.DomainPort),
             StreamName(requested.Key));
     }
 

@@ -45,6 +45,7 @@ internal sealed class StreamActor : UntypedActor
     private readonly ITargetDialer? _dialer;
     private readonly ProxyVisit? _visit;
     private readonly IReadOnlyList<InjectedHeader> _headers;
+    private readonly int? _domainPort;
     private readonly long _created = Stopwatch.GetTimestamp();
     private readonly CancellationTokenSource _dialing = new();
 
@@ -56,10 +57,11 @@ internal sealed class StreamActor : UntypedActor
 
     private StreamActor(
         StreamServices services, StreamInfo info, StreamEndpoint? visitor, StreamKey? key, ForwardTarget? target, ITargetDialer? dialer,
-        ProxyVisit? visit, IReadOnlyList<InjectedHeader> headers)
+        ProxyVisit? visit, IReadOnlyList<InjectedHeader> headers, int? domainPort)
     {
         _visit = visit;
         _headers = headers;
+        _domainPort = domainPort;
         _services = services;
         _info = info;
         _endpoint = visitor;
@@ -74,11 +76,11 @@ internal sealed class StreamActor : UntypedActor
 
     /// <summary>A stream that begins with a visitor here.</summary>
     public static Props ForVisitor(StreamServices services, StreamInfo info, StreamEndpoint visitor, ProxyVisit? visit = null) =>
-        Props.CreateBy(new Producer(() => new StreamActor(services, info, visitor, null, null, null, visit, [])));
+        Props.CreateBy(new Producer(() => new StreamActor(services, info, visitor, null, null, null, visit, [], null)));
 
-    /// <summary>A stream that the peer opened, to a target here.</summary>
-    public static Props ForTarget(StreamServices services, StreamInfo info, StreamKey key, ForwardRule rule, ProxyVisit? visit, ITargetDialer dialer) =>
-        Props.CreateBy(new Producer(() => new StreamActor(services, info, null, key, rule.Target, dialer, visit, rule.Headers)));
+    /// <summary>A stream that the peer opened, to a target here; <see cref="TargetRequest"/> explains the port.</summary>
+    public static Props ForTarget(StreamServices services, StreamInfo info, StreamKey key, ForwardRule rule, ProxyVisit? visit, ITargetDialer dialer, int? domainPort = null) =>
+        Props.CreateBy(new Producer(() => new StreamActor(services, info, null, key, rule.Target, dialer, visit, rule.Headers, domainPort)));
 
     /// <summary>There is one of these actors per connection: taking an expression apart costs 20 µs and 1.5 KB, this 0.3 µs.</summary>
     private sealed class Producer(Func<StreamActor> create) : IIndirectActorProducer
@@ -162,7 +164,7 @@ internal sealed class StreamActor : UntypedActor
 
         // The continuation runs outside the actor; an endpoint that arrives after the actor's end is closed there.
         var token = _dialing.Token;
-        _ = DialAsync(_dialer!, new TargetRequest(_target, _visit, _headers), token).PipeTo(Self, success: endpoint => new Dialled(endpoint), failure: e => new DialFailed(e));
+        _ = DialAsync(_dialer!, new TargetRequest(_target, _visit, _headers) { DomainPort = _domainPort }, token).PipeTo(Self, success: endpoint => new Dialled(endpoint), failure: e => new DialFailed(e));
     }
 
     private static async Task<StreamEndpoint> DialAsync(ITargetDialer dialer, TargetRequest request, CancellationToken cancellationToken)

@@ -32,4 +32,8 @@ public interface ITargetDialer
 /// <param name="Target">Where to connect.</param>
 /// <param name="Visit">What he asked the server's proxy for; null for visitors of a port.</param>
 /// <param name="Headers">What his HTTP requests get.</param>
-public sealed record TargetRequest(ForwardTarget Target, ProxyVisit? Visit, IReadOnlyList<InjectedHeader> Headers);
+public sealed record TargetRequest(ForwardTarget Target, ProxyVisit? Visit, IReadOnlyList<InjectedHeader> Headers)
+{
+    /// <summary>The port of a domain that he came for over protocol v1, which has no words for a <see cref="Visit"/>; null for everyone else.</summary>
+    public int? DomainPort { get; init; }
+}

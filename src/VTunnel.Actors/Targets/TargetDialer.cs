@@ -24,6 +24,7 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
     private readonly TimeSpan _connectTimeout;
     private readonly TlsTrust _trust;
     private readonly TimeProvider _timeProvider;
+    private readonly ILogger _logger;
     private readonly HostRewriter _rewriter;
     private readonly HttpTargets _http;
     private int _disposed;
@@ -51,8 +52,10 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
             throw new TargetException(TargetError.CertificateAuthorityFileInvalid, e.Message, e);
         }
 
-        _rewriter = new HostRewriter(loggerFactory ?? NullLoggerFactory.Instance);
-        _http = new HttpTargets(DialTcpAsync, _trust, loggerFactory ?? NullLoggerFactory.Instance);
+        var loggers = loggerFactory ?? NullLoggerFactory.Instance;
+        _logger = loggers.CreateLogger("VTunnel.Targets");
+        _rewriter = new HostRewriter(loggers);
+        _http = new HttpTargets(DialTcpAsync, _trust, loggers);
     }
 
     /// <inheritdoc />
@@ -72,11 +75,31 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
     {
         ArgumentNullException.ThrowIfNull(request);
         ObjectDisposedException.ThrowIf(Volatile.Read(ref _disposed) != 0, this);
+        if (request is { Visit: null, DomainPort: { } port } && HttpTargets.MayBeNeededFor(request, port))
+        {
+            return new UnannouncedEndpoint((speaks, cancel) => DialAnnouncedAsync(
+                request with { Visit = new ProxyVisit(UnannouncedEndpoint.UnknownHost, speaks), DomainPort = null }, port, cancel));
+        }
+
         if (HttpTargets.AreNeededFor(request))
             return await _http.ServeAsync(request).ConfigureAwait(false);
         if (request.Visit is { Speaks: ProxyVisit.Tls })
             return new SocketEndpoint(await DialTcpAsync(request.Target, cancellationToken).ConfigureAwait(false));
         return await DialAsync(request.Target, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Nobody else can say of such a target that it was refused: to the stream it is a connection that broke.</summary>
+    private async Task<StreamEndpoint> DialAnnouncedAsync(TargetRequest request, int port, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await DialAsync(request, cancellationToken).ConfigureAwait(false);
+        }
+        catch (TargetException e)
+        {
+            TargetsLog.TargetRefused(_logger, request.Target, port, e.Message);
+            throw;
+        }
     }
 
     /// <summary>Whether the web server that reads HTTP requests has been needed yet.</summary>

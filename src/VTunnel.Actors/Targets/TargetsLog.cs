@@ -14,4 +14,7 @@ internal static partial class TargetsLog
 
     [LoggerMessage(6002, LogLevel.Debug, "{Target}: the visitor left: {Reason}")]
     public static partial void VisitorLeft(ILogger logger, ForwardTarget target, string reason);
+
+    [LoggerMessage(6003, LogLevel.Information, "Target {Target} of port {Port} of a domain refused: {Reason}")]
+    public static partial void TargetRefused(ILogger logger, ForwardTarget target, int port, string reason);
 }

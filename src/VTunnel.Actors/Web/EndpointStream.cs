@@ -5,25 +5,11 @@ namespace VTunnel.Web;
 /// <summary>An endpoint as a stream, for TLS and web servers. Bytes that were read before come first.</summary>
 /// <param name="endpoint">Disposed with the stream.</param>
 /// <param name="prefix">What is read before anything of the endpoint.</param>
-internal sealed class EndpointStream(StreamEndpoint endpoint, ReadOnlyMemory<byte> prefix) : Stream
+internal sealed class EndpointStream(StreamEndpoint endpoint, ReadOnlyMemory<byte> prefix) : AsyncStream
 {
     private ReadOnlyMemory<byte> _prefix = prefix;
     private Task? _waiting;
     private bool _isReady;
-
-    public override bool CanRead => true;
-
-    public override bool CanWrite => true;
-
-    public override bool CanSeek => false;
-
-    public override long Length => throw new NotSupportedException();
-
-    public override long Position
-    {
-        get => throw new NotSupportedException();
-        set => throw new NotSupportedException();
-    }
 
     public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
     {
@@ -61,27 +47,6 @@ internal sealed class EndpointStream(StreamEndpoint endpoint, ReadOnlyMemory<byt
 
     public override ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default) =>
         endpoint.SendAsync(buffer);
-
-    public override Task FlushAsync(CancellationToken cancellationToken) => Task.CompletedTask;
-
-    public override Task<int> ReadAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken) =>
-        ReadAsync(buffer.AsMemory(offset, count), cancellationToken).AsTask();
-
-    public override Task WriteAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken) =>
-        WriteAsync(buffer.AsMemory(offset, count), cancellationToken).AsTask();
-
-    public override int Read(byte[] buffer, int offset, int count) => throw new NotSupportedException("Read asynchronously.");
-
-    public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException("Write asynchronously.");
-
-    public override void Flush()
-    {
-        // Nothing is buffered here.
-    }
-
-    public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-
-    public override void SetLength(long value) => throw new NotSupportedException();
 
     protected override void Dispose(bool disposing)
     {

@@ -37,11 +37,17 @@ internal sealed class HeaderEncoding(Action<Span<char>> change) : Encoding
         }
     });
 
+    /// <summary>
+    /// Without a sign. Kestrel takes <c>+3</c> for three, which others read in other ways: so it gets what it does not take.
+    /// </summary>
+    public static readonly HeaderEncoding ContentLength = new(static text => text.Replace('+', '?'));
+
     /// <summary>How to decode a header of a request.</summary>
     public static Encoding For(string name) => name switch
     {
         "Host" => Host,
         "Connection" => Connection,
+        "Content-Length" => ContentLength,
         _ => Latin1,
     };
 

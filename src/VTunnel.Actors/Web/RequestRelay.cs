@@ -12,7 +12,8 @@ namespace VTunnel.Web;
 /// <summary>
 /// Sends a request on and brings the answer back, streaming both bodies; upgrades and WebSockets over HTTP/2 included. YARP's
 /// forwarder does it; this adds what a proxy needs beyond a reverse proxy: the path byte for byte, headers that
-/// <c>Connection</c> names, headers of a forward, and errors that say which leg failed.
+/// <c>Connection</c> names, headers of a forward, trailers of requests, and errors that say which leg failed. Answers to HTTP/1.1
+/// visitors have trailers where <see cref="ChunkedAnswer"/> is installed.
 /// </summary>
 internal sealed class RequestRelay : IDisposable
 {
@@ -46,9 +47,13 @@ internal sealed class RequestRelay : IDisposable
             ResponseHeaderEncodingSelector = static (_, _) => System.Text.Encoding.Latin1,
             RequestHeaderEncodingSelector = static (_, _) => System.Text.Encoding.Latin1,
             ConnectCallback = connect,
+
+            // Above TLS, where there is some.
+            PlaintextStreamFilter = static (context, _) => new ValueTask<Stream>(
+                context.NegotiatedHttpVersion.Major == 1 ? new RequestTrailers.Connection(context.PlaintextStream) : context.PlaintextStream),
         };
         configure?.Invoke(handler);
-        return new HttpMessageInvoker(handler, disposeHandler: true);
+        return new HttpMessageInvoker(new RequestTrailers.Handler(handler), disposeHandler: true);
     }
 
     /// <summary>The path and query of a request as they came; what looks redundant may be part of a signature.</summary>
@@ -65,6 +70,13 @@ internal sealed class RequestRelay : IDisposable
     /// <summary>Whether a request needs HTTP/2 all the way.</summary>
     public static bool IsGrpc(HttpRequest request) =>
         request.ContentType is { } type && type.StartsWith("application/grpc", StringComparison.OrdinalIgnoreCase);
+
+    /// <summary>
+    /// Whether a request may go on in HTTP/2: not if it announces trailers, which .NET's client has none of there. gRPC, whose requests
+    /// have none, needs it in any case.
+    /// </summary>
+    public static bool MayGoAsHttp2(HttpRequest request) =>
+        HttpProtocol.IsHttp2(request.Protocol) && (request.Headers.Trailer.Count == 0 || IsGrpc(request));
 
     /// <summary>Sends the request, and the answer or an error.</summary>
     /// <param name="context">The request.</param>
@@ -92,6 +104,8 @@ internal sealed class RequestRelay : IDisposable
 
         var config = new ForwarderRequestConfig { ActivityTimeout = Timeout.InfiniteTimeSpan, Version = version, VersionPolicy = policy };
         var error = await _forwarder.SendAsync(context, destination, client, config, new Transformer(uri, headers ?? [])).ConfigureAwait(false);
+        if (error is ForwarderError.None && context.Features.Get<ChunkedAnswer>() is { } answer)
+            await answer.EndAsync().ConfigureAwait(false);
         if (error is ForwarderError.None || context.Response.HasStarted || context.RequestAborted.IsCancellationRequested)
             return;
 
@@ -101,12 +115,15 @@ internal sealed class RequestRelay : IDisposable
         else if (context.Response.StatusCode == StatusCodes.Status400BadRequest)
             await RefuseAsync(context, StatusCodes.Status400BadRequest, "the request cannot be understood, or its body broke off").ConfigureAwait(false);
         else
-            await RefuseAsync(context, StatusCodes.Status502BadGateway, $"{uri.Authority} was reached, but gave no proper answer: {Innermost(cause)}").ConfigureAwait(false);
+            await RefuseAsync(context, StatusCodes.Status502BadGateway, $"{uri.Authority} was reached, but gave no proper answer: {ReasonOf(cause)}").ConfigureAwait(false);
     }
 
-    /// <summary>Answers with a line for people.</summary>
+    /// <summary>Answers with a line for people. After a request that cannot be understood, nothing that follows it can be: its connection ends.</summary>
     public static async Task RefuseAsync(HttpContext context, int status, string reason)
     {
+        context.Features.Get<ChunkedAnswer>()?.TakeBack();
+        if (status == StatusCodes.Status400BadRequest && !HttpProtocol.IsHttp2(context.Request.Protocol))
+            context.Response.Headers.Connection = "close";
         context.Response.StatusCode = status;
         context.Response.ContentType = "text/plain; charset=utf-8";
         var body = System.Text.Encoding.UTF8.GetBytes($"vtunnel: {reason}\n");
@@ -115,10 +132,17 @@ internal sealed class RequestRelay : IDisposable
             await context.Response.Body.WriteAsync(body, context.RequestAborted).ConfigureAwait(false);
     }
 
-    private static string Innermost(Exception? e)
+    private static string ReasonOf(Exception? e)
     {
-        while (e?.InnerException is { } inner)
-            e = inner;
+        for (; ; e = e.InnerException)
+        {
+            // Its text quotes the answer, which may quote the request, and with it what the visitor must not read.
+            if (e is HttpRequestException { HttpRequestError: HttpRequestError.InvalidResponse } or HttpIOException { HttpRequestError: HttpRequestError.InvalidResponse })
+                return "what it sent is no HTTP that can be understood";
+            if (e?.InnerException is null)
+                break;
+        }
+
         return e?.Message.TrimEnd('.') ?? "no reason is known";
     }
 
@@ -135,16 +159,14 @@ internal sealed class RequestRelay : IDisposable
                 Remove(proxyRequest, named);
             Remove(proxyRequest, "Proxy-Connection");
             Remove(proxyRequest, HeaderNames.ProxyAuthorization);
-
-            // How Kestrel keeps a length that chunks have overruled; it means nothing to anyone else.
-            if (httpContext.Request.Headers.TransferEncoding.Count > 0)
-                Remove(proxyRequest, "X-Content-Length");
             foreach (var (name, value) in headers)
             {
                 Remove(proxyRequest, name);
                 if (!proxyRequest.Headers.TryAddWithoutValidation(name, value))
                     proxyRequest.Content?.Headers.TryAddWithoutValidation(name, value);
             }
+
+            RequestTrailers.Attach(proxyRequest, httpContext, name => !headers.Any(header => header.Name.Equals(name, StringComparison.OrdinalIgnoreCase)));
         }
 
         public override async ValueTask<bool> TransformResponseAsync(
@@ -155,6 +177,7 @@ internal sealed class RequestRelay : IDisposable
             {
                 foreach (var named in NamedIn(new StringValues([.. proxyResponse.Headers.Connection])))
                     httpContext.Response.Headers.Remove(named);
+                httpContext.Features.Get<ChunkedAnswer>()?.Begin();
             }
 
             return copies;

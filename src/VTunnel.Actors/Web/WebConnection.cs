@@ -96,25 +96,11 @@ internal sealed class WebConnection : ConnectionContext
     private sealed record DuplexPipe(PipeReader Input, PipeWriter Output) : IDuplexPipe;
 
     /// <summary>Once detached, reads end and writes go nowhere, whatever the server still does.</summary>
-    private sealed class DetachableStream(Stream inner) : Stream
+    private sealed class DetachableStream(Stream inner) : AsyncStream
     {
         private volatile bool _detached;
 
         public bool IsDetached => _detached;
-
-        public override bool CanRead => true;
-
-        public override bool CanWrite => true;
-
-        public override bool CanSeek => false;
-
-        public override long Length => throw new NotSupportedException();
-
-        public override long Position
-        {
-            get => throw new NotSupportedException();
-            set => throw new NotSupportedException();
-        }
 
         public void Detach() => _detached = true;
 
@@ -134,24 +120,5 @@ internal sealed class WebConnection : ConnectionContext
 
         public override Task FlushAsync(CancellationToken cancellationToken) =>
             _detached ? Task.CompletedTask : inner.FlushAsync(cancellationToken);
-
-        public override Task<int> ReadAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken) =>
-            ReadAsync(buffer.AsMemory(offset, count), cancellationToken).AsTask();
-
-        public override Task WriteAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken) =>
-            WriteAsync(buffer.AsMemory(offset, count), cancellationToken).AsTask();
-
-        public override int Read(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-        public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-        public override void Flush()
-        {
-            // The server flushes asynchronously.
-        }
-
-        public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-
-        public override void SetLength(long value) => throw new NotSupportedException();
     }
 }

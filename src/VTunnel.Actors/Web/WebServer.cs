@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Text;
 using Microsoft.AspNetCore.Hosting.Server;
 using Microsoft.AspNetCore.Http;
@@ -27,6 +28,7 @@ internal sealed class WebServer : IAsyncDisposable
             RequestHeaderEncodingSelector = HeaderEncoding.For,
             ResponseHeaderEncodingSelector = static _ => Encoding.Latin1,
         };
+        EndLinesByCarriageReturns(options, true);
         options.Limits.MaxRequestBodySize = null;
         options.Limits.MinRequestBodyDataRate = null;
         options.Limits.MinResponseDataRate = null;
@@ -36,6 +38,13 @@ internal sealed class WebServer : IAsyncDisposable
         options.Listen(_transport.Http2.EndPoint, listen => listen.Protocols = HttpProtocols.Http2);
         _kestrel = new KestrelServer(Microsoft.Extensions.Options.Options.Create(options), _transport, new DebugLoggerFactory(loggerFactory, errorsOnly: true));
     }
+
+    /// <summary>
+    /// Whether a line feed alone ends a line no more. The option is not public; the public switch would hold for every Kestrel of the process,
+    /// and so for those of whoever embeds this.
+    /// </summary>
+    [UnsafeAccessor(UnsafeAccessorKind.Method, Name = "set_DisableHttp1LineFeedTerminators")]
+    private static extern void EndLinesByCarriageReturns(KestrelServerOptions options, bool value);
 
     /// <param name="application">What answers.</param>
     /// <param name="loggerFactory">Where the server logs its errors; the rest may repeat what visitors have sent.</param>

@@ -87,8 +87,15 @@ public sealed class ControlLineWriter
         using var json = Begin();
         json.WriteString("type"u8, error is null ? "connected"u8 : "connect_err"u8);
         if (error is not null)
-            json.WriteString("error"u8, error.Length > longest ? error[..longest] : error);
+            json.WriteString("error"u8, Cut(error, longest));
         return End(json, StreamAnswer.MaxLineBytes);
+    }
+
+    private static string Cut(string text, int length)
+    {
+        if (text.Length <= length)
+            return text;
+        return text[..(char.IsHighSurrogate(text[length - 1]) ? length - 1 : length)];
     }
 
     private ByteSlice WriteVerbatim(ReadOnlySpan<byte> json)

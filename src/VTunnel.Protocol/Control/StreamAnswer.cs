@@ -15,7 +15,7 @@ public sealed class StreamAnswer
 
     /// <summary>Reads an answer that arrives cut anywhere; true once it is complete.</summary>
     /// <param name="input">What is left of it afterwards is payload.</param>
-    /// <param name="error">Why the target cannot be reached; null if it is connected.</param>
+    /// <param name="error">Why the target cannot be reached; null if it is connected. It has no control characters.</param>
     /// <exception cref="SessionProtocolException">The line is too long, or is no answer.</exception>
     public bool TryRead(ref ReadOnlySpan<byte> input, out string? error)
     {
@@ -28,7 +28,7 @@ public sealed class StreamAnswer
         error = line.Type switch
         {
             "connected" => null,
-            "connect_err" => line.Error ?? "",
+            "connect_err" => PeerText.Printable(line.Error ?? ""),
             _ => throw new SessionProtocolException(SessionError.ProtocolViolation, $"A stream was answered with a line of type {line.Type}."),
         };
         return true;

@@ -23,11 +23,11 @@ public sealed class DirectConnectorTests : IDisposable
         return pattern;
     }
 
-    private static async Task<string?> ProblemAsync(ProxyOptions options, string host, int port)
+    private static async Task<string?> ProblemAsync(ProxyOptions options, string host, int port, Func<string, CancellationToken, Task<IPAddress[]>>? lookUp = null)
     {
         try
         {
-            using var socket = await new DirectConnector(options, TimeProvider.System).ConnectAsync(host, port, CancellationToken.None);
+            using var socket = await new DirectConnector(options, TimeProvider.System, lookUp).ConnectAsync(host, port, CancellationToken.None);
             return null;
         }
         catch (LegFailedException e)
@@ -43,6 +43,40 @@ public sealed class DirectConnectorTests : IDisposable
         foreach (var host in new[] { "localhost", "127.0.0.1", "127.1", "2130706433", "0x7f.1", "::1", "0.0.0.0", "::ffff:127.0.0.1" })
             Assert.StartsWith("403: ", await ProblemAsync(options, host, Port), StringComparison.Ordinal);
         Assert.StartsWith("403: ", await ProblemAsync(options, "169.254.169.254", 80), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("127.0.0.1", "this machine itself")]
+    [InlineData("127.8.8.8", "this machine itself")]
+    [InlineData("::1", "this machine itself")]
+    [InlineData("::ffff:127.0.0.1", "this machine itself")]
+    [InlineData("64:ff9b::7f00:1", "this machine itself")]
+    [InlineData("169.254.169.254", "a link-local address")]
+    [InlineData("::ffff:169.254.169.254", "a link-local address")]
+    [InlineData("fe80::1", "a link-local address")]
+    [InlineData("fd00:ec2::254", "a metadata service")]
+    [InlineData("100.100.100.200", "a metadata service")]
+    public async Task A_name_is_judged_by_its_addresses(string address, string what)
+    {
+        Task<IPAddress[]> LookUp(string host, CancellationToken cancellationToken) => Task.FromResult<IPAddress[]>([IPAddress.Parse(address)]);
+        Assert.Equal($"403: innocent.test:{Port} is {what}, which the proxy does not connect to", await ProblemAsync(new ProxyOptions(), "innocent.test", Port, LookUp));
+
+        // A wildcard lets the name through, and not wherever it may lead.
+        Assert.StartsWith("403: ", await ProblemAsync(new ProxyOptions { Allowed = [Pattern("*.test")] }, "innocent.test", Port, LookUp), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_name_is_looked_up_once_and_only_its_harmless_addresses_are_dialled()
+    {
+        var asked = 0;
+        Task<IPAddress[]> LookUp(string host, CancellationToken cancellationToken) =>
+            Task.FromResult<IPAddress[]>(++asked == 1 ? [IPAddress.Loopback, IPAddress.Parse("192.0.2.1"), IPAddress.IPv6Loopback] : [IPAddress.Loopback]);
+
+        // Nothing answers at that address; the listener at the others' port would.
+        var problem = await ProblemAsync(new ProxyOptions { ConnectTimeout = TimeSpan.FromMilliseconds(200) }, "rebinding.test", Port, LookUp);
+        Assert.Matches("^50[24]: ", problem);
+        Assert.Equal(1, asked);
+        Assert.False(_target.Pending());
     }
 
     [Fact]

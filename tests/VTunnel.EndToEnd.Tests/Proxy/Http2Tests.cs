@@ -1,6 +1,7 @@
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using VTunnel.EndToEnd.Tests.Support;
+using VTunnel.Routing;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
 
@@ -76,6 +77,39 @@ public sealed class Http2Tests
             result.StandardOutput.Split('\n', StringSplitOptions.RemoveEmptyEntries));
     }
 
+    /// <summary>TLS inside a CONNECT stream, and one request inside that.</summary>
+    private const string SecureVisitor = """
+        const [proxyPort, host] = process.argv.slice(2);
+        const session = require('node:http2').connect(`http://127.0.0.1:${proxyPort}`);
+        const stream = session.request({ ':method': 'CONNECT', ':authority': `${host}:443` });
+        stream.on('response', h => {
+          const socket = require('node:tls').connect({ socket: stream, servername: host, rejectUnauthorized: false, ALPNProtocols: ['http/1.1'] }, () => {
+            socket.write(`GET /inside HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+          });
+          let text = '';
+          socket.on('data', d => text += d);
+          socket.on('end', () => { console.log(socket.getPeerCertificate().issuer.CN, text.split('\r\n\r\n')[1]); session.close(); });
+        });
+        """;
+
+    [Fact]
+    public async Task Requests_inside_the_TLS_of_a_CONNECT_stream_are_read_where_the_proxy_ends_TLS()
+    {
+        using var folder = new TempDirectory();
+        using var authority = new TestAuthority();
+        await using var site = await WebServer.StartAsync(app => app.Run(async context =>
+        {
+            context.Response.ContentLength = 20;
+            await context.Response.WriteAsync($"{context.Request.Path} {context.Request.Headers.Authorization}".PadRight(20));
+        }));
+        await using var pair = await ProxyPair.StartAsync([], authority.Use);
+        await pair.ListenAsync(ForwardRule.Parse($"api.test=127.0.0.1:{site.Port}") with { Headers = [new InjectedHeader("Authorization", "Bearer x")] });
+        var result = await Tools.RunAsync("node", [folder.Write("visitor.cjs", SecureVisitor), $"{pair.Port}", "api.test"]);
+        Assert.Equal("VTunnel test interception /inside Bearer x", result.StandardOutput.Trim());
+        await pair.Host.Log.Lines.WaitForAsync("CONNECT api.test:443, tunnel session-1 intercepted: 200");
+        await pair.Host.Log.Lines.WaitForAsync("GET api.test:443, tunnel session-1: 200");
+    }
+
     [Fact]
     public async Task Curl_uses_a_proxy_that_speaks_TLS()
     {
@@ -83,7 +117,10 @@ public sealed class Http2Tests
         using var certificate = certificates.Load();
         await using var site = await WebServer.StartAsync(app => app.Run(context => context.Response.WriteAsync("hello")));
         await using var pair = await ProxyPair.StartAsync([$"api.test=127.0.0.1:{site.Port}"], proxy => proxy.Certificate = certificate);
-        foreach (var way in (string[][])[[], ["-p"]])
+        string[][] ways = [[], ["-p"]];
+        if ((await Tools.RunAsync("curl", ["--help", "all"])).StandardOutput.Contains("--proxy-http2", StringComparison.Ordinal))
+            ways = [.. ways, ["--proxy-http2"], ["--proxy-http2", "-p"]];
+        foreach (var way in ways)
         {
             var answer = await Tools.RunAsync(
                 "curl", ["-sS", .. way, "-x", $"https://localhost:{pair.Port}", "--proxy-cacert", certificates.AuthorityFile, "http://api.test/"]);

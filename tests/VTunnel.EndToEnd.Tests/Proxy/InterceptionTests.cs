@@ -78,6 +78,32 @@ public sealed class InterceptionTests : IAsyncLifetime, IDisposable
         Assert.DoesNotContain(pair.Host.Log.Lines.Lines, line => line.Contains("s3cret", StringComparison.Ordinal));
     }
 
+    [Theory]
+    [InlineData("http://api.test/")]
+    [InlineData("https://api.test/")]
+    public async Task What_is_added_cannot_be_asked_for(string url)
+    {
+        // It sends back whatever it gets, which is no answer.
+        await using var echo = TargetServer.StartEcho();
+        await using var refusing = await StartAsync(WithHeaders("api.test=127.0.0.1:1"));
+        await using var pair = await StartAsync(WithHeaders($"api.test=127.0.0.1:{echo.Port}"));
+        string[] show = ["-v", "--cacert", Trusted, "-w", "%{http_code}"];
+
+        var traced = await pair.TryCurlAsync([.. show, "-X", "TRACE", url]);
+        Assert.EndsWith("405", traced.StandardOutput, StringComparison.Ordinal);
+        Assert.Equal(0, echo.ConnectionCount);
+
+        var echoed = await pair.TryCurlAsync([.. show, url]);
+        Assert.EndsWith("502", echoed.StandardOutput, StringComparison.Ordinal);
+        Assert.Equal(1, echo.ConnectionCount);
+
+        var refused = await refusing.TryCurlAsync([.. show, url]);
+        Assert.EndsWith("502", refused.StandardOutput, StringComparison.Ordinal);
+        foreach (var answer in new[] { traced, echoed, refused })
+            Assert.DoesNotContain("s3cret", answer.StandardOutput + answer.StandardError, StringComparison.Ordinal);
+        Assert.DoesNotContain(pair.Host.Log.Lines.Lines, line => line.Contains("s3cret", StringComparison.Ordinal));
+    }
+
     [Fact]
     public async Task A_forwarded_port_with_headers_carries_requests_that_get_them()
     {
@@ -174,6 +200,34 @@ public sealed class InterceptionTests : IAsyncLifetime, IDisposable
         await using var site = await StartSiteAsync();
         await using var pair = await ProxyPair.StartAsync([$"api.test:8080=127.0.0.1:{site.Port}"], Intercept, protocol: ProtocolPreference.V1);
         Assert.Equal("http HTTP/1.1 GET api.test:8080/   0\n", await pair.CurlAsync("--cacert", Trusted, "https://api.test:8080/"));
+    }
+
+    [Fact]
+    public async Task Over_v1_the_client_sees_by_the_first_bytes_what_gets_headers_and_what_is_the_visitors_own_TLS()
+    {
+        using var certificate = _targets.Load();
+        await using var plain = await StartSiteAsync();
+        await using var secure = await StartSiteAsync(certificate);
+        await using var pair = await ProxyPair.StartAsync(
+            [], Intercept, client => client.TargetTls = new TlsTrustOptions { CertificateAuthorityFile = _targets.AuthorityFile }, ProtocolPreference.V1);
+        await pair.ListenAsync(WithHeaders($"plain.test=127.0.0.1:{plain.Port}"));
+        await pair.ListenAsync(WithHeaders($"plain.test:8080=127.0.0.1:{plain.Port}"));
+        await pair.ListenAsync(WithHeaders($"secure.test=tls://localhost:{secure.Port}"));
+        await pair.ListenAsync(ForwardRule.Parse($"*.bare.test=tls://localhost:{secure.Port}"));
+        Assert.Equal("http HTTP/1.1 POST plain.test/a Bearer s3cret preview 3\n", await pair.CurlAsync("-d", "abc", "http://plain.test/a"));
+        Assert.Equal("http HTTP/1.1 GET plain.test:8080/a Bearer s3cret preview 0\n", await pair.CurlAsync("http://plain.test:8080/a"));
+        Assert.Equal("http HTTP/1.1 GET plain.test:8080/b Bearer s3cret preview 0\n", await pair.CurlAsync("--cacert", Trusted, "https://plain.test:8080/b"));
+        Assert.Equal($"https HTTP/1.1 GET localhost:{secure.Port}/ Bearer s3cret preview 0\n", await pair.CurlAsync("http://secure.test/"));
+        Assert.Equal($"https HTTP/1.1 GET localhost:{secure.Port}/   0\n", await pair.CurlAsync("http://a.bare.test/"));
+        Assert.Equal($"https HTTP/1.1 GET localhost:{secure.Port}/   0\n", await pair.CurlAsync("--cacert", Trusted, "https://a.bare.test/"));
+
+        // Nobody ends this TLS: the server takes the visitor's bytes to the client, and the client to the target.
+        await using var passing = await ProxyPair.StartAsync([], protocol: ProtocolPreference.V1);
+        await passing.ListenAsync(WithHeaders($"secure.test=127.0.0.1:{secure.Port}"));
+        Assert.Equal("https HTTP/2 GET secure.test/   0\n", await passing.CurlAsync("--cacert", _targets.AuthorityFile, "https://secure.test/"));
+
+        var refused = await passing.TryCurlAsync("-w", "%{http_code}", "http://secure.test/");
+        Assert.EndsWith("502", refused.StandardOutput, StringComparison.Ordinal);
     }
 
     [Theory]

@@ -130,6 +130,41 @@ public sealed class RoutingTests
     }
 
     [Fact]
+    public async Task The_log_says_of_each_request_where_it_went_and_how_much_it_was_and_nothing_secret()
+    {
+        using var authority = new TestAuthority();
+        await using var site = await StartSiteAsync("site");
+        await using var pair = await ProxyPair.StartAsync([$"api.test=127.0.0.1:{site.Port}"], proxy =>
+        {
+            authority.Use(proxy);
+            proxy.Credentials = [new ProxyCredential("ci", new Secret("s3cret-1"))];
+        });
+        string[] secret = ["-k", "-U", "ci:s3cret-1", "-H", "Authorization: Bearer s3cret-2", "-H", "Cookie: a=s3cret-3"];
+        await pair.CurlAsync([.. secret, "-d", "hello", "http://api.test/s3cret-4?token=s3cret-5"]);
+        await pair.CurlAsync([.. secret, "https://api.test/s3cret-4?token=s3cret-5"]);
+        await pair.TryCurlAsync([.. secret, "http://127.0.0.1:1/s3cret-4?token=s3cret-5"]);
+        using (var visitor = await pair.ConnectAsync())
+        {
+            await visitor.WriteAsync("GET http://user:s3cret-6@api.test/s3cret-4 HTTP/1.1\r\nHost: api.test\r\n\r\n");
+            Assert.StartsWith("HTTP/1.1 400", await visitor.ReadToEndAsync(), StringComparison.Ordinal);
+        }
+
+        foreach (var expected in new[]
+        {
+            @"POST api\.test:80, tunnel session-1: 200, 5 bytes in, \d+ bytes out, \d+ ms, for 127\.0\.0\.1:\d+$",
+            @"GET api\.test:443, tunnel session-1: 200, 0 bytes in, \d+ bytes out, \d+ ms, for 127\.0\.0\.1:\d+$",
+            @"CONNECT api\.test:443, tunnel session-1 intercepted: 200, ",
+            @"GET 127\.0\.0\.1:1, direct: 403, 0 bytes in, \d+ bytes out, ",
+            @"GET -, refused: 400, ",
+        })
+        {
+            await pair.Host.Log.Lines.WaitForAsync(line => System.Text.RegularExpressions.Regex.IsMatch(line, expected), expected);
+        }
+
+        Assert.DoesNotContain(pair.Host.Log.Lines.Lines, line => line.Contains("s3cret", StringComparison.Ordinal));
+    }
+
+    [Fact]
     public async Task Of_two_clients_with_one_domain_the_newer_gets_it_and_the_older_gets_it_back()
     {
         await using var older = await StartSiteAsync("older");

@@ -1,4 +1,5 @@
 using System.Net;
+using System.Net.Security;
 using System.Net.Sockets;
 using System.Text;
 using CliWrap.Buffered;
@@ -60,6 +61,13 @@ internal sealed class ProxyPair : IAsyncDisposable
         return pair;
     }
 
+    /// <summary>Forwards a domain, too, and waits until it is routed.</summary>
+    public async Task ListenAsync(ForwardRule rule)
+    {
+        await Client.ListenAsync(rule).WaitAsync(TestTimeouts.Step);
+        await WaitForRouteAsync(rule.Source);
+    }
+
     /// <summary>Runs curl through the proxy; a failure of curl itself fails the test.</summary>
     public async Task<string> CurlAsync(params string[] arguments) => (await Tools.RunAsync("curl", ["-sS", "-x", Url, .. arguments])).StandardOutput;
 
@@ -88,17 +96,48 @@ internal sealed class ProxyPair : IAsyncDisposable
 }
 
 /// <summary>A connection on which a test writes what it likes.</summary>
-internal sealed class RawConnection(TcpClient client) : IDisposable
+internal sealed class RawConnection : IDisposable
 {
-    // GetStream throws once the sending direction is shut down.
-    private readonly NetworkStream _stream = client.GetStream();
+    private readonly TcpClient _client;
+    private readonly Stream _stream;
     private readonly MemoryStream _rest = new();
 
-    public NetworkStream Stream => _stream;
+    // GetStream throws once the sending direction is shut down.
+    public RawConnection(TcpClient client)
+        : this(client, client.GetStream())
+    {
+    }
+
+    private RawConnection(TcpClient client, Stream stream)
+    {
+        _client = client;
+        _stream = stream;
+    }
+
+    public Stream Stream => _stream;
+
+    /// <summary>Asks a proxy for a host and begins TLS inside, whoever shows which certificate; dispose what comes back instead of this one.</summary>
+    public async Task<RawConnection> ConnectTlsAsync(string host, int port = 443, string protocol = "http/1.1")
+    {
+        await WriteAsync($"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
+        var answer = await ReadUntilAsync("\r\n\r\n");
+        Assert.StartsWith("HTTP/1.1 200", answer, StringComparison.Ordinal);
+        var tls = new SslStream(_stream);
+        await tls.AuthenticateAsClientAsync(new SslClientAuthenticationOptions
+        {
+            TargetHost = host,
+            ApplicationProtocols = [new SslApplicationProtocol(protocol)],
+#pragma warning disable CA5359 // What is tested is what passes inside, not whose certificate it is.
+            RemoteCertificateValidationCallback = static (_, _, _, _) => true,
+#pragma warning restore CA5359
+        }).WaitAsync(TestTimeouts.Step);
+        Assert.Equal(protocol, tls.NegotiatedApplicationProtocol.ToString());
+        return new RawConnection(_client, tls);
+    }
 
     public Task WriteAsync(string text) => _stream.WriteAsync(Encoding.Latin1.GetBytes(text)).AsTask();
 
-    public void FinishSending() => client.Client.Shutdown(SocketShutdown.Send);
+    public void FinishSending() => _client.Client.Shutdown(SocketShutdown.Send);
 
     /// <summary>Reads until the text has come, and gives all that came until then, that text included.</summary>
     public async Task<string> ReadUntilAsync(string end)
@@ -142,7 +181,7 @@ internal sealed class RawConnection(TcpClient client) : IDisposable
 
     public void Dispose()
     {
-        client.Dispose();
+        _client.Dispose();
         _rest.Dispose();
     }
 }

@@ -47,6 +47,10 @@ internal sealed class HttpTargets : IHttpApplication<HttpContext>, IAsyncDisposa
             && (request.Headers.Count > 0 || SpeaksTls(request) || request.Visit.Speaks == Protocol.Control.ProxyVisit.Http2);
     }
 
+    /// <summary>Whether it depends on what a domain's visitor speaks if his stream has to be read as HTTP. Those of other ports than HTTP's may wait for the target to speak.</summary>
+    public static bool MayBeNeededFor(TargetRequest request, int domainPort) =>
+        request.Headers.Count > 0 || domainPort is 80 or HttpsPort;
+
     /// <summary>An endpoint that takes requests for a target. The target is connected when the first of them comes.</summary>
     public async Task<StreamEndpoint> ServeAsync(TargetRequest request)
     {
@@ -85,6 +89,19 @@ internal sealed class HttpTargets : IHttpApplication<HttpContext>, IAsyncDisposa
     public async Task ProcessRequestAsync(HttpContext context)
     {
         var request = context.Features.GetRequiredFeature<TargetRequest>();
+        if (RequestFraming.ProblemOf(context.Request) is { } problem)
+        {
+            await RequestRelay.RefuseAsync(context, StatusCodes.Status400BadRequest, problem).ConfigureAwait(false);
+            return;
+        }
+
+        if (request.Headers.Count > 0 && HttpMethods.IsTrace(context.Request.Method))
+        {
+            await RequestRelay.RefuseAsync(context, StatusCodes.Status405MethodNotAllowed, "TRACE would show the headers that are added to requests on their way").ConfigureAwait(false);
+            return;
+        }
+
+        ChunkedAnswer.Install(context);
         var target = request.Target;
         var tls = SpeaksTls(request);
         var isTlsTarget = target.Scheme == TargetScheme.Tls;
@@ -93,8 +110,10 @@ internal sealed class HttpTargets : IHttpApplication<HttpContext>, IAsyncDisposa
             headers = headers.Append(("Host", RequestHead.HostOf(target)));
 
         // Whoever names a host means the one whose certificate he expects, wherever it is; a tls:// target has a name of its own.
-        var authority = isTlsTarget || request.Visit is null ? (target with { Host = target.Host.TrimEnd('.') }).Authority : request.Visit.Host;
-        var isHttp2 = HttpProtocol.IsHttp2(context.Request.Protocol);
+        var authority = isTlsTarget || request.Visit is null ? null : request.Visit.Host is { Length: > 0 } named ? named : context.Request.Host.Value;
+        if (string.IsNullOrEmpty(authority))
+            authority = (target with { Host = target.Host.TrimEnd('.') }).Authority;
+        var isHttp2 = RequestRelay.MayGoAsHttp2(context.Request);
         var isGrpc = isHttp2 && RequestRelay.IsGrpc(context.Request);
         await _relay.SendAsync(
             context,
