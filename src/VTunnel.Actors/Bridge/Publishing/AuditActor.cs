@@ -93,7 +93,11 @@ internal sealed class AuditActor : UntypedActor, IWithTimers
 
     private void Add(AuditRecord record)
     {
-        _logger.Audit(record.Kind, record.User, record.Target, record.Detail, record.Duration, record.BytesIn, record.BytesOut);
+        var (user, target, detail) = (record.User ?? "none", record.Target ?? "none", record.Detail ?? "");
+        if (record.Duration is { } duration)
+            _logger.AuditStream(record.Kind, user, target, detail, duration, record.BytesIn ?? 0, record.BytesOut ?? 0);
+        else
+            _logger.Audit(record.Kind, user, target, detail);
         if (_pending.Count >= MaxPending)
         {
             _lost++;
