@@ -66,7 +66,7 @@ public sealed class WalkThroughTests
             return;
 
         await using var lab = await BridgeLab.StartAsync();
-        await lab.CreateUserAsync("alice", "-m", "5432:5432");
+        lab.CreateUser("alice", (5432, 5432));
         await lab.RunAsync("alice", "config", "import", lab.File("alice.zip"));
 
         var files = new[] { "relay", "publisher", "alice" }.SelectMany(state => Directory.GetFiles(lab.File(state), "*", SearchOption.AllDirectories))
