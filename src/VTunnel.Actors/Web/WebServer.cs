@@ -9,6 +9,12 @@ namespace VTunnel.Web;
 /// <summary>Kestrel without a port: serves the connections that it is given.</summary>
 internal sealed class WebServer : IAsyncDisposable
 {
+    /// <summary>
+    /// A hundred years, for a timeout of Kestrel that is to be none. It takes an infinite one, adds it to the time that it is, and
+    /// the sum overflows into the past: what had no limit ends within a second.
+    /// </summary>
+    public static readonly TimeSpan NoTimeout = TimeSpan.FromDays(36_500);
+
     private readonly MemoryTransport _transport = new();
     private readonly KestrelServer _kestrel;
 

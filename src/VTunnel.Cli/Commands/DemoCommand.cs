@@ -53,6 +53,8 @@ internal static class DemoCommand
         if (settings.Faults.Count > 0)
             return Terminal.Refuse(settings.Faults);
 
+        // All of it is on this machine: a proxy that the environment names cannot reach it.
+        HttpClient.DefaultProxy = new WebProxy();
         using var interrupts = new Interrupts();
         var token = AccessTokens.Generate();
         var page = DemoPage.Create();

@@ -75,7 +75,7 @@ public sealed class LinkState
             throw new ArgumentException(string.Join(' ', errors), nameof(options));
 
         (Role, _options, Id, _secret) = (role, options, id, secret);
-        _window = new ReplayWindow(Math.Min(options.InitialReplayWindowBytes, options.MaxReplayWindowBytes), options.MaxReplayWindowBytes);
+        _window = new ReplayWindow(options.InitialReplayWindowBytes, options.MaxReplayWindowBytes);
         _resumeWindow = options.ResumeWindow;
     }
 

@@ -1,24 +1,35 @@
 namespace VTunnel.Protocol.Link;
 
 /// <summary>
-/// How much may be held for replay. Grows while the window, not the path, limits the rate: when what was acknowledged in
-/// one round trip is more than half of it. At most doubles per round trip; never shrinks, since only bytes under way cost
-/// memory.
+/// How much may be held for replay, and so how much may be under way: what the path needs, and little more, because
+/// everything that is sent later waits behind it. Grows while the window limits the rate: when what was acknowledged in
+/// one round trip is more than half of it; at most doubles per round trip. Shrinks when the window is full of bytes that
+/// wait somewhere.
 /// </summary>
-internal sealed class ReplayWindow(int initialBytes, int maxBytes)
+/// <remarks>
+/// The round trip is the shortest that was measured, so it is that of the path without queues. What a busy machine needs
+/// beyond it, since a process may be off the processor for longer than a round trip on loopback takes, is in the initial
+/// window, which is never fallen below.
+/// </remarks>
+internal sealed class ReplayWindow
 {
-    /// <summary>
-    /// Two processes on one machine answer each other in microseconds when idle, but a busy one is off the processor for
-    /// milliseconds; a window for the idle time would then stand still.
-    /// </summary>
-    private static readonly TimeSpan ShortestRoundTrip = TimeSpan.FromMilliseconds(2);
+    /// <summary>A rate is measured over this long at least: in less, a pause or the burst after it would be taken for the rate.</summary>
+    private static readonly TimeSpan ShortestSample = TimeSpan.FromMilliseconds(10);
 
+    private readonly int _leastBytes;
+    private readonly int _maxBytes;
     private TimeSpan _since;
     private long _acknowledged;
     private bool _wasFull;
 
+    public ReplayWindow(int initialBytes, int maxBytes)
+    {
+        _maxBytes = maxBytes;
+        Bytes = _leastBytes = Math.Min(initialBytes, maxBytes);
+    }
+
     /// <summary>The window, in bytes of memory.</summary>
-    public int Bytes { get; private set; } = initialBytes;
+    public int Bytes { get; private set; }
 
     /// <summary>Says how much is held, after each write.</summary>
     public void OnHeld(long bytes) => _wasFull |= bytes >= Bytes - (Bytes / 4);
@@ -31,14 +42,14 @@ internal sealed class ReplayWindow(int initialBytes, int maxBytes)
     {
         _acknowledged += bytes;
         var elapsed = now - _since;
-        if (roundTrip < ShortestRoundTrip)
-            roundTrip = ShortestRoundTrip;
-        if (elapsed < roundTrip)
+        if (elapsed < roundTrip || elapsed < ShortestSample)
             return;
 
         var perRoundTrip = _acknowledged * (roundTrip / elapsed);
         if (_wasFull && perRoundTrip * 2 > Bytes)
-            Bytes = (int)Math.Min(maxBytes, Math.Min(perRoundTrip, Bytes) * 2);
+            Bytes = (int)Math.Min(_maxBytes, Math.Min(perRoundTrip, Bytes) * 2);
+        else if (_wasFull && perRoundTrip * 8 < Bytes)
+            Bytes = Math.Max(_leastBytes, Bytes / 2);
         Restart(now);
     }
 }

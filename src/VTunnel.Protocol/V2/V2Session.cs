@@ -21,6 +21,7 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
 
     private readonly MuxSession _mux;
     private readonly MuxRole _role;
+    private readonly int _maxStreams;
     private readonly RingQueue<(StreamEvent Event, MuxStream? Stream)> _events = new();
     private readonly ControlLineReader _controlReader = new();
     private readonly ControlLineWriter _writer = new();
@@ -38,7 +39,9 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
     /// <exception cref="ArgumentException">The options are not valid.</exception>
     public V2Session(MuxRole role, Hello hello, MuxOptions? options = null)
     {
+        options ??= new MuxOptions();
         _role = role;
+        _maxStreams = options.MaxStreams;
         _mux = new MuxSession(role, options);
         if (role == MuxRole.Dialer)
         {
@@ -82,6 +85,10 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
     /// <inheritdoc />
     public uint Open(StreamRequest request)
     {
+        // The peer's first stream must find room, or it is reset and the session with it.
+        if (!_controlSeen && _mux.StreamCount >= _maxStreams - 1)
+            return 0;
+
         var preface = _writer.Write(request);
         var stream = _mux.Open();
         if (stream is null)

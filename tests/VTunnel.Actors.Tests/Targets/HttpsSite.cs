@@ -12,6 +12,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using VTunnel.Routing;
+using VTunnel.Testing.Network;
 
 namespace VTunnel.Actors.Tests.Targets;
 
@@ -22,11 +23,18 @@ internal sealed class HttpsSite : IAsyncDisposable
     private long _written;
     private long _read;
 
-    private HttpsSite(WebApplication app) => _app = app;
+    private HttpsSite(WebApplication app, KestrelHeartbeat heartbeat)
+    {
+        _app = app;
+        Heartbeat = heartbeat;
+    }
 
     public int Port { get; private set; }
 
     public ForwardTarget Target => new(TargetScheme.Tls, "localhost", Port);
+
+    /// <summary>Of the connections to this site.</summary>
+    public KestrelHeartbeat Heartbeat { get; }
 
     /// <summary>Bytes that <c>/stream</c> has given to its response so far, over all requests.</summary>
     public long Written => Interlocked.Read(ref _written);
@@ -42,6 +50,7 @@ internal sealed class HttpsSite : IAsyncDisposable
 
     public static async Task<HttpsSite> StartAsync(X509Certificate2 certificate)
     {
+        var heartbeat = new KestrelHeartbeat();
         var builder = WebApplication.CreateSlimBuilder();
         builder.Logging.ClearProviders();
         builder.Services.Configure<HostOptions>(o => o.ShutdownTimeout = TimeSpan.Zero);
@@ -50,10 +59,14 @@ internal sealed class HttpsSite : IAsyncDisposable
             kestrel.Limits.MaxRequestBodySize = null;
             kestrel.Limits.MinRequestBodyDataRate = null;
             kestrel.Limits.MinResponseDataRate = null;
-            kestrel.Listen(IPAddress.Loopback, 0, listen => listen.UseHttps(certificate));
+            kestrel.Listen(IPAddress.Loopback, 0, listen =>
+            {
+                listen.UseHttps(certificate);
+                heartbeat.Watch(listen);
+            });
         });
         var app = builder.Build();
-        var site = new HttpsSite(app);
+        var site = new HttpsSite(app, heartbeat);
         app.UseWebSockets();
         app.Use(async (context, next) =>
         {

@@ -5,6 +5,7 @@ using System.Security.Cryptography;
 using System.Text;
 using VTunnel.Options;
 using VTunnel.Endpoints;
+using VTunnel.Routing;
 using VTunnel.Targets;
 
 namespace VTunnel.Actors.Tests.Targets;
@@ -99,6 +100,27 @@ public sealed class HttpsSiteTests : IAsyncLifetime, IDisposable
         foreach (var b in Encoding.Latin1.GetBytes(Requests))
             await endpoint.SendAsync(new[] { b });
         Assert.Equal(await AskAsync(Requests, Requests.Length), WithoutDate(await endpoint.ReceiveToEndAsync()));
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_visitor_who_pauses_between_requests_and_within_one_is_waited_for(bool withHeaders)
+    {
+        InjectedHeader[] headers = withHeaders ? [new InjectedHeader("X-Way", "tunnel")] : [];
+        using var endpoint = await _dialer.DialAsync(new TargetRequest(_site.Target, null, headers), default);
+        await AskAndPauseAsync("GET /first HTTP/1.1\r\nHost: x\r\n\r\n", "/first");
+        await endpoint.SendTextAsync("GET /second HTTP/1.1\r\nHo");
+        await _site.Heartbeat.WaitAsync(3);
+        await AskAndPauseAsync("st: x\r\n\r\n", "/second");
+        await AskAndPauseAsync("GET /third HTTP/1.1\r\nHost: x\r\n\r\n", "/third");
+
+        async Task AskAndPauseAsync(string text, string path)
+        {
+            await endpoint.SendTextAsync(text);
+            Assert.Contains($"GET localhost:{_site.Port} {path}\r\n", await endpoint.ReceiveUntilAsync("\r\n0\r\n\r\n"), StringComparison.Ordinal);
+            await _site.Heartbeat.WaitAsync(3);
+        }
     }
 
     [Theory]

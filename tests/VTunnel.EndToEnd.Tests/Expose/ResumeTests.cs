@@ -151,6 +151,33 @@ public sealed class ResumeTests(ITestOutputHelper output)
     }
 
     [Fact]
+    public async Task A_black_hole_is_found_on_both_sides_and_streams_survive_it()
+    {
+        await using var echo = TargetServer.StartEcho();
+        await using var server = await ServerProgram.StartAsync(["-idle-timeout", "3s"]);
+        await using var network = FaultProxy.Start(server.Port);
+        var port = FreePorts.Next();
+        await using var client = await ClientProgram.StartAsync(
+            $"ws://127.0.0.1:{network.Port}/", port, echo.Port, ["-ping-interval", "1s", .. Quickly]);
+        using var visitor = await Payload.ConnectAsync(port);
+        await Payload.EchoAsync(visitor.GetStream(), 1000).WaitAsync(TestTimeouts.Step);
+
+        // Both give the connection up by themselves: neither gets a word through, nor does another attempt.
+        network.Blackhole();
+        await Task.WhenAll(
+            server.Program.Output.WaitForAsync("has lost its connection and waits for another"),
+            client.Program.Output.WaitForAsync("has lost its connection and waits for another"));
+        var going = Payload.EchoAsync(visitor.GetStream(), 1_000_000);
+        await network.CutAsync(ProxyCut.Reset);
+        network.Resume();
+
+        await going.WaitAsync(TestTimeouts.Step);
+        Assert.Equal(1, server.Program.Output.CountOf("session-1 goes on over"));
+        Assert.Equal(0, server.Program.Output.CountOf("session-2 up"));
+        Assert.Equal(0, server.Program.Output.CountOf("no longer listens"));
+    }
+
+    [Fact]
     public async Task A_reply_that_comes_after_the_request_has_ended_arrives_whole()
     {
         await using var target = TargetServer.Start(async (connection, cancellationToken) =>

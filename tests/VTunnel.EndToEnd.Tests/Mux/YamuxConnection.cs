@@ -23,6 +23,7 @@ internal sealed class YamuxConnection : IAsyncDisposable
     private readonly CancellationTokenSource _stop = new();
     private readonly Task _reading;
     private readonly Task _writing;
+    private TaskCompletionSource? _drained;
 
     public YamuxConnection(Socket socket, MuxRole role, MuxOptions? options = null)
     {
@@ -40,6 +41,21 @@ internal sealed class YamuxConnection : IAsyncDisposable
 
     /// <summary>Completes when the peer closed the connection; fails with what ended the session.</summary>
     public Task Ended => _reading.WaitAsync(Patience);
+
+    /// <summary>Completes when no stream exists: both ends of each have been received and handed to the socket.</summary>
+    public Task Drained
+    {
+        get
+        {
+            lock (_lock)
+            {
+                if (_session.StreamCount == 0)
+                    return Task.CompletedTask;
+                _drained ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+                return _drained.Task.WaitAsync(Patience);
+            }
+        }
+    }
 
     public TimeSpan? RoundTrip => Do(session => session.RoundTrip);
 
@@ -91,8 +107,7 @@ internal sealed class YamuxConnection : IAsyncDisposable
             }
             finally
             {
-                while (_session.TryTakeEvent(out var e))
-                    On(e);
+                HandOnEvents();
                 if (_toSend.CurrentCount == 0)
                     _toSend.Release();
             }
@@ -164,10 +179,19 @@ internal sealed class YamuxConnection : IAsyncDisposable
         {
             _session.Now = _clock.Elapsed;
             var taken = _session.TryTakeFrame(out frame);
-            while (_session.TryTakeEvent(out var e))
-                On(e);
+            HandOnEvents();
             return taken;
         }
+    }
+
+    private void HandOnEvents()
+    {
+        while (_session.TryTakeEvent(out var e))
+            On(e);
+        if (_session.StreamCount > 0)
+            return;
+        _drained?.TrySetResult();
+        _drained = null;
     }
 
     /// <summary>One stream, with what arrived on it.</summary>

@@ -75,16 +75,22 @@ public sealed class SilenceTests
         using var accepted = await target.AcceptTcpClientAsync().WaitAsync(TestTimeouts.Step);
         var (writer, reader) = visitorStalls ? (accepted, visitor) : (visitor, accepted);
 
-        // The stall is known when it has lasted a while already; from then on it lasts for twice the keepalive.
+        // From when the stall is known it lasts for twice the keepalive: until two who really said nothing have been given up.
         var writing = StallingWriter.Start(writer);
         Assert.InRange(await writing.WaitForStallAsync(), 1, StallingWriter.BoundedBytes);
-        await StallingWriter.WaitAsync(Idle * 2);
+        foreach (var session in (int[])[2, 3])
+        {
+            await using var silent = await pair.Host.ConnectByHandAsync();
+            await pair.Host.Log.Lines.WaitForAsync($"session-{session} down");
+        }
+
         var receiving = Payload.ReceiveAsync(reader.GetStream());
         var sent = await writing.StopAsync();
         writer.Close();
 
         Assert.Equal(sent, await receiving.WaitAsync(TestTimeouts.Step));
         Assert.False(lost);
+        Assert.Equal(0, pair.Host.Log.Lines.CountOf("session-1 down"));
     }
 
     [Fact]
@@ -105,7 +111,7 @@ public sealed class SilenceTests
 
         var writing = StallingWriter.Start(visitor);
         Assert.InRange(await writing.WaitForStallAsync(), 1, StallingWriter.BoundedBytes);
-        await StallingWriter.WaitAsync(grace * 2);
+        await pair.Host.Heartbeat.WaitAsync(4);
         var receiving = Payload.ReceiveAsync(accepted.GetStream());
         var sent = await writing.StopAsync();
         visitor.Close();

@@ -11,7 +11,7 @@ public sealed class StallingWriter
     /// <summary>
     /// A writer that got no further for so long counts as stopped. One that is taken for stopped too early has only sent less.
     /// </summary>
-    public static readonly TimeSpan Patience = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(0.5);
 
     /// <summary>
     /// What may be under way between a writer and a reader that does not read: four sockets with buffers of several MiB each,
@@ -26,9 +26,6 @@ public sealed class StallingWriter
     private StallingWriter(TcpClient client) => _writing = WriteAsync(client.GetStream());
 
     public static StallingWriter Start(TcpClient client) => new(client);
-
-    /// <summary>Completes after a time.</summary>
-    public static Task WaitAsync(TimeSpan time) => Task.Delay(time, TimeProvider.System);
 
     /// <summary>Waits until nothing more can be sent, and gives how much was.</summary>
     public async Task<long> WaitForStallAsync()

@@ -24,10 +24,11 @@ public sealed class TunnelHost : IAsyncDisposable
 {
     private readonly WebApplication _app;
 
-    private TunnelHost(WebApplication app, CapturedLog log)
+    private TunnelHost(WebApplication app, CapturedLog log, KestrelHeartbeat heartbeat)
     {
         _app = app;
         Log = log;
+        Heartbeat = heartbeat;
         var address = app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses.Single();
         Address = new UriBuilder(address) { Scheme = "ws", Path = "/tunnel" }.Uri;
     }
@@ -41,22 +42,26 @@ public sealed class TunnelHost : IAsyncDisposable
     /// <summary>What the server logs, from Debug up.</summary>
     public CapturedLog Log { get; }
 
+    /// <summary>Of the connections that clients make.</summary>
+    public KestrelHeartbeat Heartbeat { get; }
+
     public static async Task<TunnelHost> StartAsync(Action<TunnelServerOptions>? server = null, Action<KestrelServerOptions>? kestrel = null)
     {
         var log = new CapturedLog();
+        var heartbeat = new KestrelHeartbeat();
         var builder = WebApplication.CreateSlimBuilder();
         builder.Logging.ClearProviders();
         builder.Logging.AddProvider(log).SetMinimumLevel(LogLevel.Debug).AddFilter("Microsoft", LogLevel.Warning);
         builder.WebHost.ConfigureKestrel(options =>
         {
-            options.Listen(IPAddress.Loopback, 0);
+            options.Listen(IPAddress.Loopback, 0, heartbeat.Watch);
             kestrel?.Invoke(options);
         });
         builder.AddVTunnelServer(server);
         var app = builder.Build();
         app.MapVTunnel("/tunnel");
         await app.StartAsync();
-        return new TunnelHost(app, log);
+        return new TunnelHost(app, log, heartbeat);
     }
 
     /// <summary>The sessions and the ports they hold.</summary>

@@ -166,6 +166,40 @@ public sealed class LinkTimeTests
     }
 
     [Fact]
+    public void The_replay_window_shrinks_when_what_was_sent_waits_on_its_way_and_no_further_than_where_it_began()
+    {
+        var path = new Path(roundTrip: Ms(100), bytesPerSecond: long.MaxValue, new LinkOptions { MaxReplayWindowBytes = 16 << 20 });
+        path.Run(Seconds(1.5));
+        Assert.Equal(16 << 20, path.Sender.ReplayWindowBytes);
+
+        // 5 MB/s x 100 ms = 0.5 MB is of use; what is beyond that lies in a queue.
+        path.QueueBytesPerSecond = 5_000_000;
+        path.Run(Seconds(20));
+        Assert.InRange(path.Sender.ReplayWindowBytes, 500_000, 4_500_000);
+
+        path.QueueBytesPerSecond = 500_000;
+        path.Run(Seconds(60));
+        Assert.Equal(new LinkOptions().InitialReplayWindowBytes, path.Sender.ReplayWindowBytes);
+    }
+
+    [Fact]
+    public void A_burst_after_a_pause_is_not_taken_for_the_rate()
+    {
+        // A round trip far shorter than the pauses of a busy machine: what piles up meanwhile arrives in one moment.
+        var path = new Path(roundTrip: Ms(2), bytesPerSecond: 40_000_000, new LinkOptions());
+        path.Run(Seconds(1));
+        for (var i = 0; i < 50; i++)
+        {
+            path.QueueBytesPerSecond = 0;
+            path.Run(Ms(20));
+            path.QueueBytesPerSecond = long.MaxValue;
+            path.Run(Ms(20));
+        }
+
+        Assert.Equal(new LinkOptions().InitialReplayWindowBytes, path.Sender.ReplayWindowBytes);
+    }
+
+    [Fact]
     public void A_bound_below_the_first_window_is_the_window()
     {
         var pair = Connected(Quiet with { MaxReplayWindowBytes = 1000 });
@@ -176,9 +210,9 @@ public sealed class LinkTimeTests
     [Fact]
     public void The_replay_window_does_not_grow_for_a_writer_that_leaves_it_empty()
     {
-        var path = new Path(roundTrip: Ms(100), bytesPerSecond: long.MaxValue, new LinkOptions()) { WriteLimit = 300_000 };
+        var path = new Path(roundTrip: Ms(100), bytesPerSecond: long.MaxValue, new LinkOptions()) { WriteLimit = 60_000 };
         path.Run(Seconds(10));
-        Assert.Equal(1 << 20, path.Sender.ReplayWindowBytes);
+        Assert.Equal(new LinkOptions().InitialReplayWindowBytes, path.Sender.ReplayWindowBytes);
     }
 
     [Fact]
@@ -201,17 +235,18 @@ public sealed class LinkTimeTests
         private readonly int _senderCarrier;
         private readonly int _receiverCarrier;
         private readonly TimeSpan _delay;
-        private readonly long _bytesPerStep;
         private readonly Queue<(TimeSpan At, byte[] Message)> _there = new();
         private readonly Queue<(TimeSpan At, byte[] Message)> _back = new();
         private readonly byte[] _chunk = new byte[65_000];
+        private readonly long _bytesPerStep;
         private long _budget;
+        private long _queueBudget;
         private TimeSpan _now;
 
         public Path(TimeSpan roundTrip, long bytesPerSecond, LinkOptions options)
         {
             options = options with { KeepAliveInterval = TimeSpan.Zero, ReceiveWindowBytes = 1 << 30 };
-            (_delay, _bytesPerStep) = (roundTrip / 2, bytesPerSecond == long.MaxValue ? long.MaxValue : bytesPerSecond / 1000);
+            (_delay, _bytesPerStep) = (roundTrip / 2, PerStep(bytesPerSecond));
             Sender = LinkState.CreateClient(options);
             _receiver = LinkState.CreateServer(options, LinkPair.Id, LinkPair.Secret);
             _senderCarrier = Sender.AttachCarrier(_now);
@@ -225,13 +260,17 @@ public sealed class LinkTimeTests
 
         public long WriteLimit { get; init; } = long.MaxValue;
 
+        /// <summary>What leaves the queue on the way to the receiver, which takes whatever it is given.</summary>
+        public long QueueBytesPerSecond { get; set; } = long.MaxValue;
+
         public void Run(TimeSpan time)
         {
             for (var until = _now + time; _now < until; _now += Step)
             {
                 Sender.Advance(_now);
                 _receiver.Advance(_now);
-                Deliver(_there, _receiver, _receiverCarrier);
+                _queueBudget = Math.Min(0, _queueBudget) + PerStep(QueueBytesPerSecond);
+                Deliver(_there, _receiver, _receiverCarrier, ref _queueBudget);
                 while (_receiver.TryRead(out var slice))
                 {
                     Delivered += slice.Length;
@@ -240,7 +279,8 @@ public sealed class LinkTimeTests
 
                 while (_receiver.Take(_receiverCarrier, _now) is { } answer)
                     _back.Enqueue((_now + _delay, answer));
-                Deliver(_back, Sender, _senderCarrier);
+                var unlimited = long.MaxValue;
+                Deliver(_back, Sender, _senderCarrier, ref unlimited);
 
                 _budget = Math.Min(0, _budget) + _bytesPerStep;
                 while (_budget > 0)
@@ -255,11 +295,14 @@ public sealed class LinkTimeTests
             }
         }
 
-        private void Deliver(Queue<(TimeSpan At, byte[] Message)> queue, LinkState to, int carrier)
+        private static long PerStep(long bytesPerSecond) => bytesPerSecond == long.MaxValue ? long.MaxValue : bytesPerSecond / 1000;
+
+        private void Deliver(Queue<(TimeSpan At, byte[] Message)> queue, LinkState to, int carrier, ref long budget)
         {
-            while (queue.TryPeek(out var head) && head.At <= _now)
+            while (budget > 0 && queue.TryPeek(out var head) && head.At <= _now)
             {
                 queue.Dequeue();
+                budget -= head.Message.Length;
                 to.Receive(carrier, _now, head.Message);
             }
         }

@@ -37,6 +37,22 @@ public sealed class V2SessionTests : IDisposable
         Assert.Equal((0, 0), (_dialer.StreamCount, _acceptor.StreamCount));
     }
 
+    [Fact]
+    public void An_acceptor_that_opens_all_its_streams_before_the_dialer_speaks_leaves_room_for_the_control_stream()
+    {
+        using var ledger = ChunkLedger.Open();
+        var dialer = new V2Session(MuxRole.Dialer, new Hello("client", "1", []));
+        var acceptor = new V2Session(MuxRole.Acceptor, new Hello("server", "2", []), new MuxOptions { MaxStreams = 3 });
+        Assert.Equal([true, true, false], Enumerable.Range(0, 3).Select(_ => acceptor.Open(Request) != 0));
+        while (dialer.TryTakeFrame(out var frame))
+            acceptor.Receive(frame);
+        Assert.True(acceptor.TryTakeEvent(out var happened));
+        Assert.IsType<Hello>(happened.Control);
+        dialer.Abandon();
+        acceptor.Abandon();
+        Assert.Equal(0, ledger.Outstanding);
+    }
+
     [Theory]
     [InlineData(true)]
     [InlineData(false)]

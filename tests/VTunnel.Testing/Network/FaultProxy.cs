@@ -131,7 +131,7 @@ public sealed class FaultProxy : IAsyncDisposable
                 connection.Running = ForgetAfterAsync(connection);
             }
         }
-        catch (Exception e) when (e is OperationCanceledException or SocketException or ObjectDisposedException)
+        catch (OperationCanceledException)
         {
             // Stopped.
         }
@@ -147,9 +147,10 @@ public sealed class FaultProxy : IAsyncDisposable
     /// <inheritdoc />
     public async ValueTask DisposeAsync()
     {
+        // The listener stops when nobody accepts any more: between two calls, the loop would find it stopped.
         await _stopping.CancelAsync().ConfigureAwait(false);
-        _listener.Stop();
         await _accepting.ConfigureAwait(false);
+        _listener.Stop();
         foreach (var connection in _connections.Keys)
         {
             _ = connection.CutAsync(ProxyCut.Reset);

@@ -54,7 +54,7 @@ public sealed class TargetServer : IAsyncDisposable
                     done => _serving.TryRemove(done, out _), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
             }
         }
-        catch (Exception e) when (e is OperationCanceledException or SocketException or ObjectDisposedException)
+        catch (OperationCanceledException)
         {
             // Stopped.
         }
@@ -85,9 +85,10 @@ public sealed class TargetServer : IAsyncDisposable
     /// <exception cref="InvalidOperationException">Serving failed other than by a broken connection.</exception>
     public async ValueTask DisposeAsync()
     {
+        // The listener stops when nobody accepts any more: between two calls, the loop would find it stopped.
         await _stopping.CancelAsync().ConfigureAwait(false);
-        _listener.Stop();
         await _accepting.ConfigureAwait(false);
+        _listener.Stop();
         await Task.WhenAll(_serving.Keys).ConfigureAwait(false);
         _stopping.Dispose();
         if (_failure is not null)

@@ -36,6 +36,7 @@ public sealed class LinkDriver
     private bool _isReadLater;
     private TimeSpan? _downSince;
     private int _largestWrite;
+    private long _heldBefore;
 
     /// <summary>Drives a link that has no carrier yet.</summary>
     public LinkDriver(SimulationWorld world, string name, LinkState link, LinkOptions options, ILinkUser user) =>
@@ -206,9 +207,11 @@ public sealed class LinkDriver
 
     private void CheckBounds()
     {
-        // One slice may be written while the window is not full: its chunk comes on top.
+        // One slice may be written while the window is not full: its chunk comes on top. What was held when the window shrank
+        // may only become less.
         var bound = Link.ReplayWindowBytes + (2L * Math.Max(_largestWrite, ByteChunk.DefaultSize)) + 1024;
-        _world.Check(Link.ReplayBufferedBytes <= bound, $"{Name}: {Link.ReplayBufferedBytes} bytes are held for replay; the window is {Link.ReplayWindowBytes}");
+        _world.Check(Link.ReplayBufferedBytes <= Math.Max(bound, _heldBefore), $"{Name}: {Link.ReplayBufferedBytes} bytes are held for replay; the window is {Link.ReplayWindowBytes}");
+        _heldBefore = Link.ReplayBufferedBytes;
         _world.Check(Link.ReplayWindowBytes <= _options.MaxReplayWindowBytes, $"{Name}: the replay window is {Link.ReplayWindowBytes}");
         if (Link.IsUp && KeepAliveInterval > TimeSpan.Zero && _carrier is not null)
         {

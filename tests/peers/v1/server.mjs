@@ -163,6 +163,30 @@ await run({
       connection.end();
     }
 
+    // At once, while the target has not read all of the last one's: that arrives whole, or not at all; and the new one is served
+    // or refused, but gets nothing of it.
+    const tail = bytes(4_000_000);
+    peer.send({ type: 'connect', stream_id: 6, port: 9000 });
+    const slow = await target.accept();
+    slow.socket.pause();
+    for (let at = 0; at < tail.length; at += 32 * 1024) peer.sendData(6, tail.subarray(at, at + 32 * 1024));
+    peer.send({ type: 'close', stream_id: 6 });
+    peer.send({ type: 'connect', stream_id: 6, port: 9001 });
+    peer.sendData(6, 'for the new one');
+    peer.send({ type: 'close', stream_id: 6 });
+    slow.socket.resume();
+    assert.ok((await slow.readToEnd()).equals(tail));
+    slow.end();
+    await expectService(peer, target, 7);
+    if (peer.untaken.some(message => message.stream_id === 6)) {
+      assert.equal((await peer.takeOf(6)).type, 'close');
+    } else {
+      const connection = await second.accept();
+      assert.equal((await connection.readToEnd()).toString(), 'for the new one');
+      connection.end();
+    }
+    await expectService(peer, target, 6);
+
     // Out of order: neither may get what was meant for the other.
     peer.send({ type: 'connect', stream_id: 2, port: 9000 });
     const first = await target.accept();

@@ -116,8 +116,8 @@ internal sealed class HostRewriter(ILoggerFactory loggerFactory) : IAsyncDisposa
             options.Limits.MaxRequestLineSize = MaxHeadBytes;
             options.Limits.MaxRequestHeadersTotalSize = MaxHeadBytes;
             options.Limits.MaxRequestHeaderCount = MaxHeaderCount;
-            options.Limits.KeepAliveTimeout = Timeout.InfiniteTimeSpan;
-            options.Limits.RequestHeadersTimeout = Timeout.InfiniteTimeSpan;
+            options.Limits.KeepAliveTimeout = WebServer.NoTimeout;
+            options.Limits.RequestHeadersTimeout = WebServer.NoTimeout;
             options.Listen(Listener.EndPoint, listen => listen.Protocols = HttpProtocols.Http1);
             return options;
         }

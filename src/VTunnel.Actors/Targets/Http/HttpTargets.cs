@@ -59,8 +59,8 @@ internal sealed class HttpTargets : IHttpApplication<HttpContext>, IAsyncDisposa
                 kestrel.Limits.MaxRequestLineSize = HostRewriter.MaxHeadBytes;
                 kestrel.Limits.MaxRequestHeadersTotalSize = HostRewriter.MaxHeadBytes;
                 kestrel.Limits.MaxRequestHeaderCount = 10_000;
-                kestrel.Limits.KeepAliveTimeout = Timeout.InfiniteTimeSpan;
-                kestrel.Limits.RequestHeadersTimeout = Timeout.InfiniteTimeSpan;
+                kestrel.Limits.KeepAliveTimeout = WebServer.NoTimeout;
+                kestrel.Limits.RequestHeadersTimeout = WebServer.NoTimeout;
             }));
         }
 
