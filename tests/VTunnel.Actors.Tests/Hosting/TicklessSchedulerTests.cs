@@ -1,7 +1,6 @@
 using Akka.Actor;
 using Akka.TestKit.Xunit2;
 using VTunnel.Hosting;
-using VTunnel.Testing;
 
 namespace VTunnel.Actors.Tests.Hosting;
 
@@ -25,8 +24,8 @@ public sealed class TicklessSchedulerTests : TestKit
         Sys.Scheduler.ScheduleTellOnce(Soon * 5, TestActor, "late", ActorRefs.NoSender);
         Sys.Scheduler.ScheduleTellOnce(Soon, TestActor, "early", ActorRefs.NoSender);
 
-        ExpectMsg("early", TestTimeouts.Step);
-        ExpectMsg("late", TestTimeouts.Step);
+        ExpectMsg("early", TestTimeouts.Long);
+        ExpectMsg("late", TestTimeouts.Long);
         Assert.True(Sys.Scheduler.MonotonicClock - began >= Soon * 5);
     }
 
@@ -35,13 +34,13 @@ public sealed class TicklessSchedulerTests : TestKit
     {
         var cancelable = Sys.Scheduler.ScheduleTellRepeatedlyCancelable(TimeSpan.Zero, Soon, TestActor, "tick", ActorRefs.NoSender);
         for (var tick = 0; tick < 3; tick++)
-            ExpectMsg("tick", TestTimeouts.Step);
+            ExpectMsg("tick", TestTimeouts.Long);
 
         cancelable.Cancel();
         Sys.Scheduler.ScheduleTellOnce(Soon * 5, TestActor, "after", ActorRefs.NoSender);
 
         // One may have been under way.
-        FishForMessage(message => message is "after", TestTimeouts.Step);
+        FishForMessage(message => message is "after", TestTimeouts.Long);
         ExpectNoMsg(Soon * 2);
     }
 
@@ -54,7 +53,7 @@ public sealed class TicklessSchedulerTests : TestKit
         Sys.Scheduler.ScheduleTellOnce(Soon, TestActor, "never either", ActorRefs.NoSender, cancelled);
         Sys.Scheduler.ScheduleTellOnce(Soon * 5, TestActor, "after", ActorRefs.NoSender);
 
-        ExpectMsg("after", TestTimeouts.Step);
+        ExpectMsg("after", TestTimeouts.Long);
     }
 
     [Fact]
@@ -63,7 +62,7 @@ public sealed class TicklessSchedulerTests : TestKit
         Sys.Scheduler.Advanced.ScheduleRepeatedly(TimeSpan.Zero, Soon, () => throw new InvalidOperationException("expected by a test"));
         Sys.Scheduler.Advanced.ScheduleOnce(Soon * 3, () => TestActor.Tell("after"));
 
-        ExpectMsg("after", TestTimeouts.Step);
+        ExpectMsg("after", TestTimeouts.Long);
     }
 
     [Fact]

@@ -4,6 +4,7 @@ using VTunnel.Testing.Network;
 namespace VTunnel.EndToEnd.Tests.Bridge;
 
 /// <summary>What breaks between the two ends costs a pause and not a byte.</summary>
+[Collection(Heavy.Name)]
 public sealed class SurvivalTests(BreakableLab shared) : IClassFixture<BreakableLab>
 {
     [Fact]
