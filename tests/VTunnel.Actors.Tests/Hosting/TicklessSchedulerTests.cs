@@ -1,6 +1,7 @@
 using Akka.Actor;
 using Akka.TestKit.Xunit2;
 using VTunnel.Hosting;
+using VTunnel.Testing;
 
 namespace VTunnel.Actors.Tests.Hosting;
 
