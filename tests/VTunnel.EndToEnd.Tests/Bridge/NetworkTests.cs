@@ -9,7 +9,6 @@ using VTunnel.Testing.Programs;
 namespace VTunnel.EndToEnd.Tests.Bridge;
 
 /// <summary>Three networks of which no two can reach each other but through the relay, on one machine.</summary>
-[Collection(Heavy.Name)]
 public sealed partial class NetworkTests
 {
     /// <summary>
