@@ -1,5 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
+using System.Runtime.Versioning;
+using System.Text;
 using System.Text.Json;
 using VTunnel.Bridge.State;
 using VTunnel.EndToEnd.Tests.CommandLine;
@@ -150,9 +152,10 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
     [Fact]
     public async Task Bad_input_is_told_in_words_and_changes_nothing()
     {
-        await using var lab = await BridgeLab.StartAsync();
-        lab.CreateUser("alice", (5432, 5432));
-        var bundle = await File.ReadAllBytesAsync(lab.File("alice.zip"));
+        var lab = shared.Lab;
+        lab.CreateUser("bea", (5432, 5432));
+        var users = (await lab.RunAsync("publisher", "show", "user", "bea")).Output;
+        var bundle = await File.ReadAllBytesAsync(lab.File("bea.zip"));
         await File.WriteAllBytesAsync(lab.File("short.zip"), bundle[..(bundle.Length / 2)]);
 
         var cases = new (string State, string[] Arguments, int ExitCode, string Part)[]
@@ -169,16 +172,16 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
             ("publisher", ["create", "user", "bob", "-m", "1:1", "-m", "1:2"], 2, "local port 1 is given 2 times"),
             ("publisher", ["create", "user", "bob"], 2, "say what the user may reach"),
             ("publisher", ["create", "user", "../bob", "-m", "1:1"], 2, "a name is"),
-            ("publisher", ["create", "user", "alice", "-m", "1:1"], 2, "there is a user 'alice' already"),
+            ("publisher", ["create", "user", "bea", "-m", "1:1"], 2, "there is a user 'bea' already"),
             ("publisher", ["create", "user", "bob", "--app", "none"], 2, "no application 'none'"),
             ("publisher", ["create", "user", "bob", "-m", "1:1", "--expires", "yesterday"], 2, "30d"),
             ("publisher", ["show", "user", "nobody"], 2, "no user 'nobody'"),
-            ("publisher", ["edit", "user", "alice", "--bogus"], 2, "there is no such option"),
-            ("alice", ["connect", lab.File("short.zip")], 2, "not a whole bundle"),
-            ("alice", ["connect", lab.File("none.zip")], 2, "there is no such file"),
-            ("alice", ["connect"], 2, "no identity is set up"),
-            ("alice", ["connect", lab.File("alice.zip"), "--map", "1"], 2, "NEW:ORIGINAL"),
-            ("alice", ["status"], 2, "nothing is set up"),
+            ("publisher", ["edit", "user", "bea", "--bogus"], 2, "there is no such option"),
+            ("bea", ["connect", lab.File("short.zip")], 2, "not a whole bundle"),
+            ("bea", ["connect", lab.File("none.zip")], 2, "there is no such file"),
+            ("bea", ["connect"], 2, "no identity is set up"),
+            ("bea", ["connect", lab.File("bea.zip"), "--map", "1"], 2, "NEW:ORIGINAL"),
+            ("bea", ["status"], 2, "nothing is set up"),
         };
         await Parallel.ForEachAsync(cases, new ParallelOptions { MaxDegreeOfParallelism = Environment.ProcessorCount }, async (bad, _) =>
         {
@@ -188,7 +191,8 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
                 $"vtunnel {string.Join(' ', bad.Arguments)}: exit code {result.ExitCode}: {result.Output}{string.Join('\n', result.Errors)}");
         });
 
-        Assert.Equal("alice\n", (await lab.RunAsync("publisher", "list", "users", "--quiet")).Output);
+        Assert.Equal(users, (await lab.RunAsync("publisher", "show", "user", "bea")).Output);
+        Assert.DoesNotContain("bob", (await lab.RunAsync("publisher", "list", "users", "--quiet")).Output, StringComparison.Ordinal);
         var unwritable = await VTunnelProgram.RunAsync("relay", "init", "--domain", "localhost", "--state-dir", "/proc/vtunnel");
         Assert.Equal(8, unwritable.ExitCode);
         Assert.Contains("--state-dir", unwritable.Errors[0], StringComparison.Ordinal);
@@ -251,5 +255,41 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         Assert.False(shown.RootElement.GetProperty("single_session").GetBoolean());
         Assert.True(shown.RootElement.TryGetProperty("revoked", out _));
         Assert.False(shown.RootElement.TryGetProperty("expires", out _));
+    }
+
+    [Fact]
+    public async Task Quiet_commands_print_the_value_alone()
+    {
+        var lab = shared.Lab;
+        Assert.Matches("^([a-z2-9]{4}-){7}[a-z2-9]{4}\n$", (await lab.RunAsync("relay", "relay", "invite", "--quiet")).Output);
+        Assert.Equal("quinn\n", (await lab.RunAsync("publisher", "create", "user", "quinn", "-m", "5432:5432", "--quiet")).Output);
+        Assert.Equal(lab.File("a.zip") + "\n", (await lab.RunAsync("publisher", "export", "user", "quinn", "--out", lab.File("a.zip"), "--quiet")).Output);
+        Assert.Contains("quinn", (await lab.RunAsync("publisher", "list", "users", "--quiet")).Output.Split('\n'));
+        Assert.Matches("^([0-9a-f]{64}\n)+$", (await lab.RunAsync("relay", "relay", "list", "--quiet")).Output);
+    }
+
+    [Fact]
+    [UnsupportedOSPlatform("windows")]
+    public async Task Keys_and_bundles_can_be_read_by_their_owner_only()
+    {
+        if (OperatingSystem.IsWindows())
+            return;
+
+        var lab = shared.Lab;
+        lab.CreateUser("kim", (5432, 5432));
+        await lab.RunAsync("kim", "config", "import", lab.File("kim.zip"));
+
+        var files = new[] { "relay", "publisher", "kim" }.SelectMany(state => Directory.GetFiles(lab.File(state), "*", SearchOption.AllDirectories))
+            .Append(lab.File("kim.zip")).Where(file => !file.EndsWith(".sock", StringComparison.Ordinal)).ToList();
+
+        Assert.Contains(files, file => file.EndsWith("publisher.pem", StringComparison.Ordinal));
+        Assert.Contains(files, file => file.EndsWith("user.key", StringComparison.Ordinal));
+        foreach (var file in files)
+        {
+            var mode = File.GetUnixFileMode(file);
+            Assert.True((mode & ~(UnixFileMode.UserRead | UnixFileMode.UserWrite)) == 0, $"{file}: {mode}");
+        }
+
+        Assert.DoesNotContain("PRIVATE KEY", Encoding.Latin1.GetString(await File.ReadAllBytesAsync(lab.File("relay/relay.db"))), StringComparison.Ordinal);
     }
 }

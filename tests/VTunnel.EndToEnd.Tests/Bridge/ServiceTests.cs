@@ -12,7 +12,6 @@ using VTunnel.Testing.Programs;
 namespace VTunnel.EndToEnd.Tests.Bridge;
 
 /// <summary>Other people's services through a bridge.</summary>
-[Collection(Heavy.Name)]
 public sealed class ServiceTests(RunningLab shared) : IClassFixture<RunningLab>
 {
     /// <summary>PostgreSQL does not run as root.</summary>
