@@ -65,6 +65,7 @@ internal static class Program
         root.Subcommands.Add(CreateReport());
         root.Subcommands.Add(CreateRelay());
         root.Subcommands.Add(CreateDelayLine());
+        root.Subcommands.Add(CreateTarget());
         root.SetAction(_ => tunnel.Parse([]).Invoke(new InvocationConfiguration { EnableDefaultExceptionHandler = false }));
         return root;
     }
@@ -151,6 +152,13 @@ internal static class Program
         command.Arguments.Add(target);
         command.Arguments.Add(roundTrip);
         command.SetAction(parsed => DelayLineHelper.Run(parsed.GetValue(target), TimeSpan.FromMilliseconds(parsed.GetValue(roundTrip))));
+        return command;
+    }
+
+    private static Command CreateTarget()
+    {
+        var command = new Command("target", "The load target by itself.") { Hidden = true };
+        command.SetAction(_ => TargetHelper.Run());
         return command;
     }
 }

@@ -31,7 +31,7 @@ internal abstract class Candidate(string name) : IDisposable
     public abstract void Dispose();
 
     /// <summary>A port that nobody listens on now, below the range that outgoing connections get theirs from.</summary>
-    protected static int FreePort()
+    public static int FreePort()
     {
         while (true)
         {
@@ -169,10 +169,10 @@ internal sealed partial class TunnelCandidate : Candidate
 
     /// <param name="program">The program's file.</param>
     /// <param name="protocol"><c>v1</c> or <c>v2</c>.</param>
-    /// <param name="target">Where connections go.</param>
+    /// <param name="targetPort">Where connections go, on 127.0.0.1.</param>
     /// <param name="between">Makes what stands between client and server, and gives the port that the client is to dial.</param>
     /// <param name="proxy">Options of the HTTP proxy that the server has; null for none.</param>
-    public TunnelCandidate(string program, string protocol, LoadTarget target, Func<int, int>? between = null, IReadOnlyList<string>? proxy = null)
+    public TunnelCandidate(string program, string protocol, int targetPort, Func<int, int>? between = null, IReadOnlyList<string>? proxy = null)
         : base(protocol)
     {
         var hasProxy = proxy is not null;
@@ -182,14 +182,15 @@ internal sealed partial class TunnelCandidate : Candidate
         var (listening, listeningAt) = _server.WaitFor(Listening());
         TimeToListen = Stopwatch.GetElapsedTime(_server.Started, listeningAt);
         var serverPort = int.Parse(listening.Groups[1].ValueSpan, CultureInfo.InvariantCulture);
+        ServerPort = serverPort;
         if (hasProxy)
             ProxyPort = int.Parse(_server.WaitFor(ProxyListening()).Match.Groups[1].ValueSpan, CultureInfo.InvariantCulture);
 
         VisitorPort = FreePort();
         _client = ChildProgram.Start(
             program,
-            ["client", "--server", $"ws://127.0.0.1:{between?.Invoke(serverPort) ?? serverPort}/", "--forward", $"{VisitorPort}=127.0.0.1:{target.Port}", "--protocol", protocol,
-                .. hasProxy ? (string[])["--forward", $"{ProxiedHost}=127.0.0.1:{target.Port}"] : []]);
+            ["client", "--server", $"ws://127.0.0.1:{between?.Invoke(serverPort) ?? serverPort}/", "--forward", $"{VisitorPort}=127.0.0.1:{targetPort}", "--protocol", protocol,
+                .. hasProxy ? (string[])["--forward", $"{ProxiedHost}=127.0.0.1:{targetPort}"] : []]);
         WaitForFirstByte(VisitorPort, protocol);
         ClientTimeToFirstByte = Stopwatch.GetElapsedTime(_client.Started);
     }
@@ -199,6 +200,9 @@ internal sealed partial class TunnelCandidate : Candidate
 
     /// <summary>Where its proxy listens; 0 where it has none.</summary>
     public int ProxyPort { get; }
+
+    /// <summary>Where the server listens for clients.</summary>
+    public int ServerPort { get; }
 
     public int ServerProcess { get; }
 

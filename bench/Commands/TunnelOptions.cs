@@ -11,14 +11,16 @@ internal static class TunnelOptions
 {
     public static Command Create(string name, string description, bool withPeers, Func<BenchPlan, string?, int> run, string[] arguments)
     {
-        var scenario = List("--scenario", withPeers ? "throughput,latency,connects" : string.Join(',', BenchPlan.AllScenarios), [.. BenchPlan.AllScenarios, "volume", "bridge"]);
-        scenario.Description = $"What to measure, with commas between: {string.Join(", ", BenchPlan.AllScenarios)}; volume, memory after moving much, which takes long; and bridge, two networks through a relay.";
+        var scenario = List("--scenario", withPeers ? "throughput,latency,connects" : string.Join(',', BenchPlan.AllScenarios), [.. BenchPlan.AllScenarios, "volume", "scale", "bridge"]);
+        scenario.Description = $"What to measure, with commas between: {string.Join(", ", BenchPlan.AllScenarios)}; volume, memory after moving much, which takes long; scale, thousands of streams and of sessions; and bridge, two networks through a relay.";
         var protocol = List("--protocol", "v2,v1", ["v1", "v2"]);
         protocol.Description = "Protocols of the program, with commas between.";
         var streams = new Option<int[]>("--streams") { Description = "Numbers of streams for throughput, 1 to 1000, with commas between.", DefaultValueFactory = _ => [1, 8, 64], CustomParser = ParseNumbers };
         var seconds = new Option<double>("--seconds") { Description = "How long each measurement takes.", DefaultValueFactory = _ => 0.4 };
         var rounds = new Option<int>("--rounds") { Description = "How often everything is measured.", DefaultValueFactory = _ => 3 };
         var idleStreams = new Option<int>("--idle-streams") { Description = "How many streams the scenario idle opens.", DefaultValueFactory = _ => 1000 };
+        var scaleStreams = new Option<int>("--scale-streams") { Description = "How many streams the scenario scale opens on one session.", DefaultValueFactory = _ => 10_000 };
+        var scaleSessions = new Option<int>("--scale-sessions") { Description = "How many sessions the scenario scale opens on one server.", DefaultValueFactory = _ => 1000 };
         var volume = new Option<double>("--gigabytes") { Description = "How much the scenario volume moves.", DefaultValueFactory = _ => 20 };
         var json = new Option<string?>("--json") { Description = "Write the figures to this file, too; docs/bench.md describes it." };
         var program = new Option<string?>("--program") { Description = "The vtunnel program to measure; default: published from the sources beside the bench." };
@@ -26,6 +28,8 @@ internal static class TunnelOptions
         Check(seconds, value => value is >= 0.05 and <= 600, "0.05 to 600");
         Check(rounds, value => value is >= 1 and <= 1000, "1 to 1000");
         Check(idleStreams, value => value is >= 1 and <= 15_000, "1 to 15000");
+        Check(scaleStreams, value => value is >= 1 and <= 20_000, "1 to 20000");
+        Check(scaleSessions, value => value is >= 1 and <= 9_000, "1 to 9000");
         Check(volume, value => value is >= 2 and <= 100_000, "2 to 100000");
         program.Validators.Add(result =>
         {
@@ -34,7 +38,7 @@ internal static class TunnelOptions
         });
 
         var command = new Command(name, description);
-        foreach (var option in (Option[])[scenario, protocol, streams, seconds, rounds, idleStreams, volume, json, program])
+        foreach (var option in (Option[])[scenario, protocol, streams, seconds, rounds, idleStreams, scaleStreams, scaleSessions, volume, json, program])
             command.Options.Add(option);
         if (withPeers)
             command.Options.Add(peers);
@@ -49,6 +53,8 @@ internal static class TunnelOptions
                 Window = TimeSpan.FromSeconds(parsed.GetValue(seconds)),
                 Rounds = parsed.GetValue(rounds),
                 IdleStreams = parsed.GetValue(idleStreams),
+                ScaleStreams = parsed.GetRequiredValue(scaleStreams),
+                ScaleSessions = parsed.GetRequiredValue(scaleSessions),
                 VolumeGigabytes = parsed.GetValue(volume),
                 Peers = withPeers ? PeerFile.Read(parsed.GetRequiredValue(peers)).Peers : [],
             },

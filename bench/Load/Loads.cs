@@ -164,6 +164,20 @@ internal static class Loads
         return sockets;
     }
 
+    /// <summary>Connects to every port and gets a byte through.</summary>
+    public static void EachCarriesAByte(string what, IEnumerable<int> ports) => Attempt(what, () =>
+    {
+        Span<byte> one = stackalloc byte[1];
+        foreach (var port in ports)
+        {
+            using var socket = LoadTarget.Connect(port);
+            one[0] = (byte)LoadKind.OneByte;
+            socket.Send(one);
+            if (socket.Receive(one) != 1)
+                throw new BenchException($"{what}: port {port} let nothing through");
+        }
+    });
+
     /// <summary>Names what failed.</summary>
     public static void Attempt(string what, Action work)
     {

@@ -28,6 +28,14 @@ internal static class ProcessUsage
         throw new BenchException($"process {process} has ended");
     }
 
+    /// <summary>How many files a process may have open at most, and those that it starts, too.</summary>
+    public static long MaxOpenFiles()
+    {
+        var line = File.ReadLines("/proc/self/limits").First(line => line.StartsWith("Max open files", StringComparison.Ordinal));
+        var hard = line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[4];
+        return long.TryParse(hard, CultureInfo.InvariantCulture, out var limit) ? limit : long.MaxValue;
+    }
+
     /// <summary>A process and all that descend from it, as they are now.</summary>
     public static List<int> Family(int process)
     {

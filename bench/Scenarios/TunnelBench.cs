@@ -34,6 +34,12 @@ internal sealed record BenchPlan
 
     public int IdleStreams { get; init; } = 1000;
 
+    /// <summary>Streams that the scenario scale opens on one session.</summary>
+    public int ScaleStreams { get; init; } = 10_000;
+
+    /// <summary>Sessions that the scenario scale opens on one server.</summary>
+    public int ScaleSessions { get; init; } = 1000;
+
     /// <summary>Bytes of the volume scenario's long run.</summary>
     public double VolumeGigabytes { get; init; } = 20;
 }
@@ -111,7 +117,7 @@ internal sealed class TunnelBench : IDisposable
         _candidates.Add(new DirectCandidate(_target));
         _candidates.Add(new FloorCandidate(_target));
         foreach (var protocol in _plan.Protocols)
-            _candidates.Add(new TunnelCandidate(_plan.Program, protocol, _target));
+            _candidates.Add(new TunnelCandidate(_plan.Program, protocol, _target.Port));
         foreach (var peer in _plan.Peers)
             _candidates.Add(new PeerCandidate(peer, _target));
 
@@ -225,6 +231,8 @@ internal sealed class TunnelBench : IDisposable
             steps.Add(new Step("requests through the proxy", ProxyRequests, IsSlow: true));
         }
 
+        if (Wants("scale"))
+            steps.Add(new Step($"{_plan.ScaleStreams} streams, {_plan.ScaleSessions} sessions", Scale, IsSlow: true));
         if (Wants("volume"))
             steps.Add(new Step(string.Create(CultureInfo.InvariantCulture, $"memory after {_plan.VolumeGigabytes} GB"), Volume, IsSlow: true));
         return steps;
@@ -289,7 +297,7 @@ internal sealed class TunnelBench : IDisposable
     {
         if (running is DirectCandidate or PeerCandidate)
             return;
-        using var fresh = running is TunnelCandidate ? new TunnelCandidate(_plan.Program, running.Name, _target) : (Candidate)new FloorCandidate(_target);
+        using var fresh = running is TunnelCandidate ? new TunnelCandidate(_plan.Program, running.Name, _target.Port) : (Candidate)new FloorCandidate(_target);
         var atStart = fresh.ResidentBytes();
         Add("idle", "start", fresh, "resident", "MB", round, atStart / 1e6);
         Add("idle", "start", fresh, "time-to-listen", "ms", round, fresh.TimeToListen!.Value.TotalMilliseconds);
@@ -320,7 +328,7 @@ internal sealed class TunnelBench : IDisposable
         try
         {
             using Candidate fresh = running is TunnelCandidate
-                ? new TunnelCandidate(_plan.Program, running.Name, _target, serverPort => (line = new DelayLine(serverPort, WanRoundTrip)).Port)
+                ? new TunnelCandidate(_plan.Program, running.Name, _target.Port, serverPort => (line = new DelayLine(serverPort, WanRoundTrip)).Port)
                 : new DelayedCandidate(_target, WanRoundTrip);
             var sample = Loads.Bulk(fresh, _target, Direction.Pull, 1, Longer(_plan.Window, 2), ramp: TimeSpan.FromSeconds(2));
             Add("wan", "pull-1", fresh, "rate", "MB/s", round, sample.MegabytesPerSecond);
@@ -336,7 +344,7 @@ internal sealed class TunnelBench : IDisposable
     {
         if (running is not TunnelCandidate || running.Name == "v1")
             return;
-        using var fresh = new TunnelCandidate(_plan.Program, running.Name, _target, proxy: []);
+        using var fresh = new TunnelCandidate(_plan.Program, running.Name, _target.Port, proxy: []);
         using var proxied = new ProxiedCandidate(fresh);
 
         // Code is compiled anew for seconds, and whoever is measured meanwhile pays for it.
@@ -377,8 +385,8 @@ internal sealed class TunnelBench : IDisposable
             return;
         using var authority = new Authority(_plan.Program);
         using var nginx = new NginxCandidate(_target);
-        using var plain = new TunnelCandidate(_plan.Program, running.Name, _target, proxy: ["--proxy-resolve", "direct.test=127.0.0.1"]);
-        using var intercepting = new TunnelCandidate(_plan.Program, running.Name, _target, proxy: ["--proxy-mitm-ca", authority.File]);
+        using var plain = new TunnelCandidate(_plan.Program, running.Name, _target.Port, proxy: ["--proxy-resolve", "direct.test=127.0.0.1"]);
+        using var intercepting = new TunnelCandidate(_plan.Program, running.Name, _target.Port, proxy: ["--proxy-mitm-ca", authority.File]);
         var here = $"direct.test:{_target.Port}";
         var there = TunnelCandidate.ProxiedHost;
         LoadTarget.Proxies[intercepting.ProxyPort] = there;
@@ -432,7 +440,7 @@ internal sealed class TunnelBench : IDisposable
         CutLine? line = null;
         try
         {
-            using var fresh = new TunnelCandidate(_plan.Program, running.Name, _target, serverPort => (line = new CutLine(serverPort)).Port);
+            using var fresh = new TunnelCandidate(_plan.Program, running.Name, _target.Port, serverPort => (line = new CutLine(serverPort)).Port);
             Loads.Bulk(fresh, _target, Direction.Pull, 1, TimeSpan.Zero, meanwhile: () =>
             {
                 // Nothing is known of the stream here: the echo's longest time is what a visitor notices of the cut.
@@ -456,7 +464,7 @@ internal sealed class TunnelBench : IDisposable
     {
         if (running is not TunnelCandidate)
             return;
-        using var fresh = new TunnelCandidate(_plan.Program, running.Name, _target);
+        using var fresh = new TunnelCandidate(_plan.Program, running.Name, _target.Port);
         Move(1);
         var early = fresh.ResidentBytes();
         Move(_plan.VolumeGigabytes - 1);
@@ -472,6 +480,47 @@ internal sealed class TunnelBench : IDisposable
                 _stop.ThrowIfCancellationRequested();
                 moved += Loads.Bulk(fresh, _target, Direction.Pull, 8, TimeSpan.FromSeconds(1)).Bytes / 1e9;
             }
+        }
+    }
+
+    /// <summary>Many idle streams on one session, then many sessions on one server; everything that is opened carries a byte each way.</summary>
+    private void Scale(Candidate running, int round)
+    {
+        if (running is not TunnelCandidate)
+            return;
+        var needed = Math.Max(_plan.ScaleStreams, 4 * _plan.ScaleSessions) + 500;
+        if (ProcessUsage.MaxOpenFiles() < needed)
+            throw new BenchException($"scale needs {needed} open files for each process, and {ProcessUsage.MaxOpenFiles()} are allowed: raise the hard limit (ulimit -Hn) or lower --scale-streams");
+
+        // A process of its own: visitors and their targets together would be twice as many connections.
+        using var target = ChildProgram.StartHelper("target");
+        var (targetPort, _) = FloorCandidate.ListenedPort(target);
+        using (var fresh = new TunnelCandidate(_plan.Program, running.Name, targetPort))
+        {
+            var before = fresh.ResidentBytes();
+            var started = Stopwatch.GetTimestamp();
+            var streams = Loads.OpenIdle(fresh, _plan.ScaleStreams);
+            Add("scale", "streams", fresh, "opened", "1/s", round, _plan.ScaleStreams / Stopwatch.GetElapsedTime(started).TotalSeconds);
+            Add("scale", "streams", fresh, "resident", "MB", round, fresh.ResidentBytes() / 1e6);
+            Add("scale", "streams", fresh, "resident-per-stream", "kB", round, (fresh.ResidentBytes() - before) / 1e3 / _plan.ScaleStreams);
+            Add("scale", "streams", fresh, "echo", "µs", round, Loads.Echo(fresh, _plan.Window).GetValueAtPercentile(50) / 1e3);
+            foreach (var socket in streams)
+                socket.Dispose();
+        }
+
+        using (var fresh = new TunnelCandidate(_plan.Program, running.Name, targetPort))
+        {
+            var ports = new HashSet<int>();
+            while (ports.Count < _plan.ScaleSessions)
+                ports.Add(Candidate.FreePort());
+            var before = ProcessUsage.ResidentBytes(fresh.ServerProcess);
+            using var sessions = new ManySessions(fresh.ServerPort, running.Name, targetPort, [.. ports]);
+            Loads.EachCarriesAByte($"{running.Name}, {ports.Count} sessions", ports);
+            var after = ProcessUsage.ResidentBytes(fresh.ServerProcess);
+            Add("scale", "sessions", fresh, "connected", "1/s", round, ports.Count / sessions.TimeToConnect.TotalSeconds);
+            Add("scale", "sessions", fresh, "resident", "MB", round, after / 1e6);
+            Add("scale", "sessions", fresh, "resident-per-session", "kB", round, (after - before) / 1e3 / ports.Count);
+            Add("scale", "sessions", fresh, "echo", "µs", round, Loads.Echo(fresh, _plan.Window).GetValueAtPercentile(50) / 1e3);
         }
     }
 

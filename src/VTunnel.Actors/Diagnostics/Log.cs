@@ -160,9 +160,12 @@ internal static partial class Log
     [LoggerMessage(726, LogLevel.Information, "{User} may reach {Grants} from now on; {Streams} open streams were reset")]
     public static partial void GrantsChanged(this ILogger logger, string user, string grants, int streams);
 
-    [LoggerMessage(730, LogLevel.Information, "Audit: {Kind} user {User} target {Target} detail {Detail} duration {Duration} in {BytesIn} out {BytesOut}")]
-    public static partial void Audit(
-        this ILogger logger, string kind, string? user, string? target, string? detail, TimeSpan? duration, long? bytesIn, long? bytesOut);
+    [LoggerMessage(730, LogLevel.Information, "Audit: {Kind}, user {User}, target {Target}: {Detail}")]
+    public static partial void Audit(this ILogger logger, string kind, string user, string target, string detail);
+
+    [LoggerMessage(732, LogLevel.Information, "Audit: {Kind}, user {User}, target {Target}: {Detail}, {Duration}, {BytesIn} bytes in, {BytesOut} bytes out")]
+    public static partial void AuditStream(
+        this ILogger logger, string kind, string user, string target, string detail, TimeSpan duration, long bytesIn, long bytesOut);
 
     [LoggerMessage(731, LogLevel.Error, "{Count} audit records were lost: {Reason}")]
     public static partial void AuditLost(this ILogger logger, int count, string reason);

@@ -37,25 +37,7 @@ public sealed class SocketEndpoint : StreamEndpoint
     public override ValueTask<int> ReceiveAsync(Memory<byte> buffer) => _socket.ReceiveAsync(buffer, SocketFlags.None);
 
     /// <inheritdoc />
-    public override ValueTask SendAsync(ReadOnlyMemory<byte> buffer)
-    {
-        // A stream socket's send completes when everything is in the kernel's buffer, so one call is enough.
-        var sending = _socket.SendAsync(buffer, SocketFlags.None);
-        if (sending.IsCompletedSuccessfully)
-        {
-            var sent = sending.GetAwaiter().GetResult();
-            return sent == buffer.Length ? ValueTask.CompletedTask : SendRestAsync(new ValueTask<int>(sent), buffer);
-        }
-
-        return SendRestAsync(sending, buffer);
-    }
-
-    private async ValueTask SendRestAsync(ValueTask<int> sending, ReadOnlyMemory<byte> buffer)
-    {
-        var sent = await sending.ConfigureAwait(false);
-        while (sent < buffer.Length)
-            sent += await _socket.SendAsync(buffer[sent..], SocketFlags.None).ConfigureAwait(false);
-    }
+    public override ValueTask SendAsync(ReadOnlyMemory<byte> buffer) => SocketSend.SendAsync(_socket, buffer);
 
     /// <inheritdoc />
     public override ValueTask FinishSendingAsync()

@@ -38,11 +38,14 @@ public sealed class BridgePublisher : IAsyncDisposable
         clock ??= TimeProvider.System;
         var logger = loggers?.CreateLogger("VTunnel.Publisher") ?? Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance;
         var identity = state.LoadPublisher(context);
-        var dialer = new RelayDialer(state.Relay(context), identity.Fingerprint, identity.Certificate, TimeSpan.FromSeconds(15), clock);
+        var dialer = new RelayDialer(state.Relay(context), identity.Fingerprint, identity.Certificate, TimeSpan.FromSeconds(15), clock)
+        {
+            ControlKeepAlive = options.KeepAliveInterval,
+        };
         var targets = new TargetDialer(options.TargetConnectTimeout, new TlsTrustOptions(), loggers);
         var parts = new PublisherParts(
             identity, state.OpenPublisherStore(context), dialer, targets, options, TunnelMetrics.Shared, clock, Random.Shared.NextDouble, logger);
-        var system = ActorSystem.Create("vtunnel-publisher", EngineConfiguration.Akka);
+        var system = ActorSystem.Create("vtunnel-publisher", EngineConfiguration.Own);
         return new BridgePublisher(system, system.ActorOf(PublisherActor.Props(parts), "publisher"), parts, targets);
     }
 

@@ -73,7 +73,7 @@ public sealed class TunnelClient : IAsyncDisposable
     /// <summary>Makes a client with an actor system of its own.</summary>
     /// <exception cref="OptionsValidationException">The options are invalid; every fault is named.</exception>
     public static TunnelClient Create(TunnelClientOptions options, ILoggerFactory? loggerFactory = null) =>
-        new(ActorSystem.Create("vtunnel-client", EngineConfiguration.Akka), ownsSystem: true, options, null, loggerFactory, null);
+        new(ActorSystem.Create("vtunnel-client", EngineConfiguration.Own), ownsSystem: true, options, null, loggerFactory, null);
 
     /// <summary>Makes a client in an actor system that exists.</summary>
     /// <param name="system">Where its actors live; it outlives the client.</param>

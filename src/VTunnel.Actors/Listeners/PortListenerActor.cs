@@ -93,7 +93,7 @@ internal sealed class PortListenerActor : UntypedActor, IWithTimers
                 break;
             case AcceptFailed failed:
                 // Out of file descriptors, or a visitor who left at once: the port stays open.
-                _logger.AcceptFailed(_port, failed.Cause.Message);
+                _logger.AcceptFailed(_port, OpenFiles.Explain(failed.Cause));
                 Timers.StartSingleTimer("accept", AcceptNext.Instance, AcceptRetry);
                 break;
             default:

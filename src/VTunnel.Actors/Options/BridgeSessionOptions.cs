@@ -6,8 +6,11 @@ public sealed record BridgeSessionOptions
     /// <summary>How long a session without a connection lives on. Default 5 minutes; costs up to <see cref="MaxSessionWindowBytes"/> of memory meanwhile. The shorter of both sides' counts.</summary>
     public TimeSpan ResumeWindow { get; set; } = TimeSpan.FromMinutes(5);
 
-    /// <summary>Silence after which a sign of life is asked for; after twice as long the connection is given up. Default 15 s.</summary>
-    public TimeSpan KeepAliveInterval { get; set; } = TimeSpan.FromSeconds(15);
+    /// <summary>
+    /// Silence after which a sign of life is asked for; after twice as long the connection is given up, the publisher's control
+    /// connection with the relay included. Default 10 s.
+    /// </summary>
+    public TimeSpan KeepAliveInterval { get; set; } = TimeSpan.FromSeconds(10);
 
     /// <summary>How long a new connection may take until the session is up or goes on. Default 15 s.</summary>
     public TimeSpan HandshakeTimeout { get; set; } = TimeSpan.FromSeconds(15);

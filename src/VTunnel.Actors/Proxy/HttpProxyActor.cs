@@ -116,7 +116,7 @@ public sealed class HttpProxyActor : UntypedActor, IWithTimers
                 _accepting = false;
                 if (_stopping.IsCancellationRequested)
                     break;
-                _logger.AcceptFailed(_options.Port, failed.Cause.Message);
+                _logger.AcceptFailed(_options.Port, OpenFiles.Explain(failed.Cause));
                 Timers.StartSingleTimer("accept", AcceptNext.Instance, AcceptRetry);
                 break;
             case AcceptNext:

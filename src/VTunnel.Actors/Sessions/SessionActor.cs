@@ -83,7 +83,8 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     protected override void PreStart()
     {
         Pump = Session.Wire.Start(SessionGraph.CreateMaterializer(Context), Self, Session);
-        StreamServices = new StreamServices(Pump, Session.Extensions, Session.Metrics, Logger);
+        StreamServices = new StreamServices(
+            Pump, Session.Extensions, Session.Metrics, Logger, StreamMailbox.IsKnownTo(Context.System) ? StreamMailbox.Id : null);
         Session.Metrics.SessionStarted();
         Logger.SessionUp(Session.Name, Session.Wire.RemoteName, Session.Wire.Protocol, Session.Identity ?? "none");
         Context.System.EventStream.Publish(new TunnelEvents.SessionStarted(

@@ -125,8 +125,9 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         {
             Endpoint = endpoint;
             Owner = owner;
-            Reading = new StageOperation<int>(Signal);
-            Writing = new StageOperation(Signal);
+            Action signal = Signal;
+            Reading = new StageOperation<int>(signal);
+            Writing = new StageOperation(signal);
         }
 
         public void Signal()

@@ -12,18 +12,14 @@ namespace VTunnel.Stages;
 [SuppressMessage("Usage", "VSTHRD002", Justification = "Results are taken only from completed operations.")]
 internal sealed class StageOperation<T>
 {
-    private readonly Action _onCompleted;
     private readonly Action _wake;
+    private Action? _onCompleted;
     private ValueTaskAwaiter<T> _awaiter;
     private ByteChunk? _held;
     private int _state;
 
     /// <summary>Makes one that calls <paramref name="wake"/>, on any thread, when an operation completes later.</summary>
-    public StageOperation(Action wake)
-    {
-        _wake = wake;
-        _onCompleted = OnCompleted;
-    }
+    public StageOperation(Action wake) => _wake = wake;
 
     /// <summary>Whether an operation was started and its result not yet taken.</summary>
     public bool IsPending => Volatile.Read(ref _state) is OperationState.Running or OperationState.Completed;
@@ -42,7 +38,7 @@ internal sealed class StageOperation<T>
         }
 
         Volatile.Write(ref _state, OperationState.Running);
-        _awaiter.UnsafeOnCompleted(_onCompleted);
+        _awaiter.UnsafeOnCompleted(_onCompleted ??= OnCompleted);
         return false;
     }
 
@@ -101,18 +97,14 @@ internal sealed class StageOperation<T>
 [SuppressMessage("Usage", "VSTHRD002", Justification = "Results are taken only from completed operations.")]
 internal sealed class StageOperation
 {
-    private readonly Action _onCompleted;
     private readonly Action _wake;
+    private Action? _onCompleted;
     private ValueTaskAwaiter _awaiter;
     private ByteChunk? _held;
     private int _state;
 
     /// <inheritdoc cref="StageOperation{T}(Action)"/>
-    public StageOperation(Action wake)
-    {
-        _wake = wake;
-        _onCompleted = OnCompleted;
-    }
+    public StageOperation(Action wake) => _wake = wake;
 
     /// <inheritdoc cref="StageOperation{T}.IsPending"/>
     public bool IsPending => Volatile.Read(ref _state) is OperationState.Running or OperationState.Completed;
@@ -131,7 +123,7 @@ internal sealed class StageOperation
         }
 
         Volatile.Write(ref _state, OperationState.Running);
-        _awaiter.UnsafeOnCompleted(_onCompleted);
+        _awaiter.UnsafeOnCompleted(_onCompleted ??= OnCompleted);
         return false;
     }
 

@@ -80,10 +80,10 @@ public static class TunnelClientProtocol
 }
 
 /// <summary>
-/// The root of a client: supervises one session at a time, dials again with exponential backoff and full jitter when it
-/// is lost, and has every listen replayed in the order in which it was asked for.
+/// The root of a client: dials again with exponential backoff and full jitter when its session is lost, and has every listen
+/// replayed in the order in which it was asked for.
 /// </summary>
-public sealed class TunnelClientActor : UntypedActor, IWithTimers
+public sealed class TunnelClientActor : ReconnectingActor
 {
     private readonly TunnelClientOptions _options;
     private readonly ICarrierConnector _connector;
@@ -92,22 +92,14 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
     private readonly TunnelMetrics _metrics;
     private readonly IActorRef _observer;
     private readonly Func<double> _random;
-    private readonly ILogger _logger;
     private readonly string _serverName;
     private readonly List<ForwardRule> _forwards;
     private readonly Dictionary<int, List<IActorRef>> _listenAskers = [];
     private readonly Dictionary<HostPattern, int> _domains = [];
     private readonly List<IActorRef> _connectAskers = [];
     private readonly List<IActorRef> _stopAskers = [];
-    private readonly CancellationTokenSource _dialing = new();
 
     private TunnelClientState _state = TunnelClientState.Disconnected;
-    private IActorRef? _session;
-    private SessionProtocol.SessionEnded? _lastEnd;
-    private long _nextSession = 1;
-    private int _failures;
-    private bool _stopping;
-    private bool _isDialling;
     private TunnelConnectException? _failure;
 
     /// <inheritdoc cref="Props"/>
@@ -128,15 +120,12 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         _metrics = metrics;
         _observer = observer;
         _random = random;
-        _logger = logger;
+        Logger = logger;
         _forwards = [];
         foreach (var rule in options.Forwards)
             _forwards.Add(Numbered(rule));
         _serverName = options.Server?.GetLeftPart(UriPartial.Path) ?? "the server";
     }
-
-    /// <inheritdoc />
-    public ITimerScheduler Timers { get; set; } = null!;
 
     /// <param name="options">Validated.</param>
     /// <param name="connector">Dials the server.</param>
@@ -157,38 +146,15 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         ILogger logger) =>
         Akka.Actor.Props.Create(() => new TunnelClientActor(options, connector, dialer, extensions, metrics, observer, random, logger));
 
-    private sealed record Dialled(ICarrier Carrier) : IDisposable
-    {
-        public void Dispose()
-        {
-            Carrier.Abort();
+    private protected override ILogger Logger { get; }
 
-            // An aborted carrier has nothing to wait for.
-            _ = Carrier.DisposeAsync().AsTask();
-        }
-    }
+    private protected override string Role => "the client";
 
-    private sealed record DialFailed(Exception Cause);
+    private protected override string SessionPrefix => "session-";
 
-    private sealed record DialAgain
-    {
-        public static readonly DialAgain Instance = new();
-    }
+    private protected override TimeSpan StableAfter => _options.StableAfter;
 
-    private sealed record Stable
-    {
-        public static readonly Stable Instance = new();
-    }
-
-    /// <inheritdoc />
-    protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(e =>
-    {
-        _logger.ChildFailed(e, "the client");
-        return Directive.Stop;
-    });
-
-    /// <inheritdoc />
-    protected override void PreStart() => Context.ActorOf(OrphanActor.Props(), "orphans");
+    private protected override bool Reconnects => _options.AutoReconnect;
 
     /// <inheritdoc />
     protected override void OnReceive(object message)
@@ -201,42 +167,17 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
             case TunnelClientProtocol.Listen listen:
                 OnListen(listen.Rule);
                 break;
-            case Dialled dialled:
-                OnDialled(dialled);
-                break;
-            case DialFailed failed:
-                OnDialFailed(failed.Cause);
-                break;
-            case DialAgain:
-                Dial();
-                break;
-            case Stable:
-                _failures = 0;
-                break;
-            case ClientSessionProtocol.ListenAnswered answered when Sender.Equals(_session):
+            case ClientSessionProtocol.ListenAnswered answered when Sender.Equals(Session):
                 OnListenAnswered(answered);
-                break;
-            case SessionProtocol.CarrierAttached when Sender.Equals(_session):
-                OnConnected("v2");
-                break;
-            case SessionProtocol.NeedsCarrier needs when Sender.Equals(_session):
-                OnCarrierLost(needs.Reason);
-                break;
-            case SessionProtocol.SessionEnded ended when ended.Session.Equals(_session):
-                OnSessionEnded(ended);
-                break;
-            case Terminated terminated when terminated.ActorRef.Equals(_session):
-                OnSessionGone();
                 break;
             case TunnelClientProtocol.Stop:
                 OnStop();
                 break;
-            case SessionProtocol.SessionEnded or SessionProtocol.NeedsCarrier or SessionProtocol.CarrierAttached
-                or ClientSessionProtocol.ListenAnswered or Terminated:
+            case ClientSessionProtocol.ListenAnswered:
                 // From a session that has been replaced.
                 break;
             default:
-                Unhandled(message);
+                base.OnReceive(message);
                 break;
         }
     }
@@ -259,133 +200,50 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         }
     }
 
-    private void Dial()
+    private protected override void OnDialling()
     {
-        _isDialling = true;
         ChangeState(TunnelClientState.Connecting, null);
-        _logger.ClientConnecting(_serverName);
-        _ = DialAsync(_connector, _dialing.Token).PipeTo(Self, success: carrier => new Dialled(carrier), failure: e => new DialFailed(e));
+        Logger.ClientConnecting(_serverName);
     }
 
-    private static async Task<ICarrier> DialAsync(ICarrierConnector connector, CancellationToken cancellationToken)
+    private protected override Task<ICarrier> ConnectAsync(CancellationToken cancellationToken) => _connector.ConnectAsync(cancellationToken);
+
+    private protected override Props CreateSession(string name, ICarrier carrier)
     {
-        var carrier = await connector.ConnectAsync(cancellationToken).ConfigureAwait(false);
-        if (!cancellationToken.IsCancellationRequested)
-            return carrier;
-        carrier.Abort();
-        await carrier.DisposeAsync().ConfigureAwait(false);
-        throw new OperationCanceledException(cancellationToken);
+        var wire = carrier.SpeaksV2 ? SessionWires.ForV2Client(_options, carrier) : SessionWires.ForV1Client(_options, carrier);
+        var session = new SessionContext(name, wire, null, _extensions, _metrics.For(TunnelRole.Client), Logger);
+        return ClientSessionActor.Props(session, _options, [.. _forwards], _dialer);
     }
 
-    private void OnDialled(Dialled dialled)
+    private protected override void OnUp(string protocol)
     {
-        _isDialling = false;
-        if (_stopping)
-        {
-            dialled.Dispose();
-            return;
-        }
-
-        if (_session is not null && dialled.Carrier.SpeaksV2)
-        {
-            // The session has been waiting for this; it says when it goes on, or ends when the server does not know it any more.
-            _session.Tell(new SessionProtocol.AttachCarrier(dialled.Carrier, null));
-            return;
-        }
-
-        if (_session is not null)
-        {
-            // The server has become one that cannot go on with it.
-            Context.Unwatch(_session);
-            _session.Tell(new SessionProtocol.End(
-                new SessionProtocolException(SessionError.ConnectionLost, "the server does not speak protocol v2 any more"), PeerIsGone: true));
-        }
-
-        var name = $"session-{_nextSession++}";
-        _lastEnd = null;
-        var wire = dialled.Carrier.SpeaksV2 ? SessionWires.ForV2Client(_options, dialled.Carrier) : SessionWires.ForV1Client(_options, dialled.Carrier);
-        var session = new SessionContext(name, wire, null, _extensions, _metrics.For(TunnelRole.Client), _logger);
-        _session = Context.Watch(Context.ActorOf(ClientSessionActor.Props(session, _options, [.. _forwards], _dialer), name));
-        if (!dialled.Carrier.SpeaksV2)
-            OnConnected(wire.Protocol);
-    }
-
-    /// <summary>A v1 session is up with its connection, a v2 session when both sides have greeted each other.</summary>
-    private void OnConnected(string protocol)
-    {
-        _logger.ClientConnected(_serverName, protocol);
-        Timers.StartSingleTimer("stable", Stable.Instance, _options.StableAfter);
+        Logger.ClientConnected(_serverName, protocol);
         ChangeState(TunnelClientState.Connected, null);
         foreach (var asker in _connectAskers)
             asker.Tell(TunnelClientProtocol.Connected.Instance);
         _connectAskers.Clear();
     }
 
-    private void OnDialFailed(Exception cause)
+    /// <summary>Full jitter: anything from zero to the doubled bound, so that a thousand clients do not come back together.</summary>
+    private protected override TimeSpan RetryDelay(int failures)
     {
-        _isDialling = false;
-        if (_stopping)
-            return;
-        Retry(cause as TunnelConnectException ?? new TunnelConnectException(ConnectError.Unreachable, cause.Message, cause));
+        var bound = Math.Min(_options.ReconnectMax.TotalMilliseconds, _options.ReconnectMin.TotalMilliseconds * Math.Pow(2, Math.Min(failures, 30)));
+        return TimeSpan.FromMilliseconds(bound * _random());
     }
 
-    private void OnCarrierLost(string reason)
+    private protected override void OnRetry(TunnelConnectException cause, TimeSpan delay)
     {
-        Timers.Cancel("stable");
-        if (_stopping)
-            return;
-        if (_options.AutoReconnect)
-            Retry(new TunnelConnectException(ConnectError.ConnectionLost, reason));
-        else
-            _session!.Tell(new SessionProtocol.End(new SessionProtocolException(SessionError.ConnectionLost, reason), PeerIsGone: true));
-    }
-
-    private void OnSessionEnded(SessionProtocol.SessionEnded ended)
-    {
-        _lastEnd = ended;
-
-        // A slow target that still takes its last bytes must not hold up the next session, but the end of the client.
-        if (_stopping)
-            return;
-        Context.Unwatch(_session);
-        OnSessionGone();
-    }
-
-    private void OnSessionGone()
-    {
-        Timers.Cancel("stable");
-        _session = null;
-        if (_stopping)
-        {
-            Finish("stopped", null);
-            return;
-        }
-
-        // A v2 session that ends in a gap leaves the dialling that was for it to the next session.
-        if (_isDialling || Timers.IsTimerActive("dial"))
-            return;
-
-        var reason = _lastEnd?.Reason ?? "the session failed";
-        Retry(new TunnelConnectException(ConnectError.ConnectionLost, reason, _lastEnd?.Cause));
-    }
-
-    private void Retry(TunnelConnectException cause)
-    {
-        if (!_options.AutoReconnect)
-        {
-            _logger.ClientGaveUp(_serverName, cause.Message);
-            Finish(cause.Message, cause);
-            return;
-        }
-
-        // Full jitter: anything from zero to the doubled bound, so that a thousand clients do not come back together.
-        var bound = Math.Min(_options.ReconnectMax.TotalMilliseconds, _options.ReconnectMin.TotalMilliseconds * Math.Pow(2, Math.Min(_failures, 30)));
-        _failures++;
-        var delay = TimeSpan.FromMilliseconds(bound * _random());
-        _logger.ClientRetry(_serverName, cause.Message, delay);
+        Logger.ClientRetry(_serverName, cause.Message, delay);
         ChangeState(TunnelClientState.WaitingToReconnect, cause.Message);
-        Timers.StartSingleTimer("dial", DialAgain.Instance, delay);
     }
+
+    private protected override void OnGaveUp(TunnelConnectException cause)
+    {
+        Logger.ClientGaveUp(_serverName, cause.Message);
+        Finish(cause.Message, cause);
+    }
+
+    private protected override void OnStopped() => Finish("stopped", null);
 
     private void OnListen(ForwardRule rule)
     {
@@ -401,7 +259,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         if (!_listenAskers.TryGetValue(rule.RemotePort, out var askers))
             _listenAskers.Add(rule.RemotePort, askers = []);
         askers.Add(Sender);
-        _session?.Tell(new ClientSessionProtocol.AddForward(rule));
+        Session?.Tell(new ClientSessionProtocol.AddForward(rule));
     }
 
     /// <summary>A domain has a number in the place of a port; the same domain always the same.</summary>
@@ -436,20 +294,14 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
         }
 
         _stopAskers.Add(Sender);
-        _stopping = true;
-        _dialing.Cancel();
-        Timers.Cancel("dial");
-        if (_session is null)
-            Finish("stopped", null);
-        else
-            _session.Tell(new SessionProtocol.Drain(_options.DrainTimeout));
+        Stop(_options.DrainTimeout);
     }
 
     private void Finish(string reason, TunnelConnectException? failure)
     {
         _failure = failure ?? new TunnelConnectException(ConnectError.Stopped, "the client was stopped");
         ChangeState(TunnelClientState.Stopped, reason, failure);
-        _logger.ClientStopped(reason);
+        Logger.ClientStopped(reason);
         var failed = new TunnelClientProtocol.Failed(_failure);
         foreach (var asker in _connectAskers.Concat(_listenAskers.Values.SelectMany(askers => askers)))
             asker.Tell(failed);
@@ -469,8 +321,7 @@ public sealed class TunnelClientActor : UntypedActor, IWithTimers
     /// <inheritdoc />
     protected override void PostStop()
     {
-        _dialing.Cancel();
-        _dialing.Dispose();
+        base.PostStop();
         if (_state != TunnelClientState.Stopped)
             Finish("stopped", null);
     }

@@ -4,6 +4,7 @@ using System.Net.Sockets;
 using System.Security.Authentication;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
+using VTunnel.Diagnostics;
 using VTunnel.Endpoints;
 using VTunnel.Options;
 using VTunnel.Protocol.Control;
@@ -147,11 +148,13 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
         attempt.Leg = "connecting";
         var target = attempt.Target;
         var address = IPAddress.TryParse(target.Host, out var parsed) ? parsed : null;
-        var socket = address is null
-            ? new Socket(SocketType.Stream, ProtocolType.Tcp)
-            : new Socket(address.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+        Socket? socket = null;
         try
         {
+            socket = address is null
+                ? new Socket(SocketType.Stream, ProtocolType.Tcp)
+                : new Socket(address.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+
             // A name is tried address by address until one answers.
             EndPoint endPoint = address is null ? new DnsEndPoint(target.Host, target.Port) : new IPEndPoint(address, target.Port);
             await socket.ConnectAsync(endPoint, attempt.Token).ConfigureAwait(false);
@@ -159,12 +162,12 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
         }
         catch (SocketException e)
         {
-            socket.Dispose();
+            socket?.Dispose();
             throw Explain(target, e);
         }
         catch
         {
-            socket.Dispose();
+            socket?.Dispose();
             throw;
         }
     }
@@ -227,7 +230,7 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
             SocketError.HostUnreachable or SocketError.NetworkUnreachable or SocketError.HostDown or SocketError.NetworkDown =>
                 (TargetError.Unreachable, e.Message),
             SocketError.TimedOut => (TargetError.TimedOut, "connecting timed out"),
-            _ => (TargetError.ConnectFailed, e.Message),
+            _ => (TargetError.ConnectFailed, OpenFiles.Explain(e)),
         };
         return new TargetException(code, $"cannot reach {target}: {reason}", e);
     }

@@ -11,7 +11,7 @@ internal static class CommandSpecs
         Commands =
         [
             ServerCommand.Spec, ClientCommand.Spec, DemoCommand.Spec, TokenCommand.Spec, CaCommand.Spec,
-            RelayCommand.Spec, PublisherCommands.Join, ServeCommand.Spec, ConnectCommand.Spec, ConnectCommand.Request,
+            RelayCommand.Spec, JoinCommand.Spec, ServeCommand.Spec, ConnectCommand.Spec, ConnectCommand.Request,
             PublisherCommands.Create, PublisherCommands.List, PublisherCommands.Show, PublisherCommands.Edit, PublisherCommands.Delete,
             PublisherCommands.Revoke, PublisherCommands.Export,
             StatusCommands.Status, StatusCommands.Test, StatusCommands.Audit, ConfigCommand.Spec, VersionCommand.Spec,

@@ -1,5 +1,6 @@
 using System.Net;
 using System.Security.Cryptography.X509Certificates;
+using Akka.Hosting;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting.Server;
 using Microsoft.AspNetCore.Hosting.Server.Features;
@@ -83,11 +84,13 @@ internal static partial class ServerCommand
             return Terminal.Refuse(settings.Faults);
 
         using var interrupts = new Interrupts();
+        NoConfigurationFile.Install();
         var builder = Kestrel.CreateBuilder(address, port, options.HandshakeTimeout, certificate);
         Logging.Configure(builder.Logging, level, format);
         builder.Services.Configure<ConsoleLifetimeOptions>(lifetime => lifetime.SuppressStatusMessages = true);
         builder.Services.Configure<HostOptions>(host => host.ShutdownTimeout = options.DrainTimeout + Terminal.ShutdownGrace);
         builder.AddVTunnelServer(target => Copy(options, target));
+        builder.ConfigureVTunnelActors((akka, _) => akka.AddHocon(EngineConfiguration.WithoutSerializers, HoconAddMode.Prepend));
 
         await using var app = builder.Build();
         app.MapVTunnel("/");

@@ -1,41 +1,58 @@
 using System.Net.Sockets;
+using System.Text;
 using System.Text.Json;
-using Microsoft.AspNetCore.Builder;
-using Microsoft.AspNetCore.Hosting;
-using Microsoft.AspNetCore.Http;
-using Microsoft.Extensions.Hosting;
-using Microsoft.Extensions.Logging;
 using VTunnel.Bridge;
 using VTunnel.Cli.Commands.Bridge;
 
 namespace VTunnel.Cli.Hosting;
 
 /// <summary>
-/// Where a running process of the bridge answers <c>vtunnel status</c>: HTTP over a Unix socket that only its owner can open.
-/// It is also what keeps a second process off the same state.
+/// Where a running process of the bridge answers <c>vtunnel status</c>: a Unix socket that only its owner can open. Who asks sends
+/// one line; the answer is a line that says whether there is one, and the answer, to the end. It is also what keeps a second
+/// process off the same state.
 /// </summary>
 internal sealed class ControlSocket : IAsyncDisposable
 {
     /// <summary>What the system's addresses of Unix sockets can hold.</summary>
     private const int MaxPathBytes = 107;
 
+    private const int MaxQuestionBytes = 1024;
+
+    /// <summary>Those who are answered at a time; further ones wait in the socket.</summary>
+    private const int MaxAskers = 16;
+
+    private const string Ok = "ok";
+
     private static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan AnswerTimeout = TimeSpan.FromSeconds(40);
+    private static readonly TimeSpan AcceptRetry = TimeSpan.FromMilliseconds(100);
 
-    private readonly WebApplication _app;
+    private readonly Socket _listener;
     private readonly string _path;
+    private readonly Func<string, string, Task<object?>> _answer;
+    private readonly SemaphoreSlim _places = new(MaxAskers);
+    private readonly CancellationTokenSource _stopping = new();
+    private readonly Task _accepting;
 
-    private ControlSocket(WebApplication app, string path) => (_app, _path) = (app, path);
+    private ControlSocket(Socket listener, string path, Func<string, string, Task<object?>> answer)
+    {
+        _listener = listener;
+        _path = path;
+        _answer = answer;
+        _accepting = AcceptAsync();
+    }
 
     /// <summary>Starts to answer; null where the path is too long for a socket (then there is no status, and nothing else is lost).</summary>
     /// <param name="path">The socket.</param>
-    /// <param name="answer">The answer to <c>GET /NAME?VALUE</c>; null is 404.</param>
+    /// <param name="answer">The answer to a question's name and value; null for a question that is not known.</param>
     /// <exception cref="BridgeException">Another process answers there, or the folder cannot be written.</exception>
     public static async Task<ControlSocket?> StartAsync(string path, Func<string, string, Task<object?>> answer)
     {
-        if (System.Text.Encoding.UTF8.GetByteCount(path) > MaxPathBytes)
+        if (Encoding.UTF8.GetByteCount(path) > MaxPathBytes)
             return null;
         if (await CanConnectAsync(path))
             throw new BridgeException(BridgeError.Invalid, $"it runs already: another process answers at {path}; 'vtunnel status' asks it");
+        var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         try
         {
             var folder = Path.GetDirectoryName(path)!;
@@ -44,55 +61,57 @@ internal sealed class ControlSocket : IAsyncDisposable
             else
                 Directory.CreateDirectory(folder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
             File.Delete(path);
-            var builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions { ApplicationName = "vtunnel" });
-            builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel => kestrel.ListenUnixSocket(path));
-            builder.Logging.ClearProviders();
-            var app = builder.Build();
-            app.Run(context => AnswerAsync(context, answer));
-            await app.StartAsync();
+            listener.Bind(new UnixDomainSocketEndPoint(path));
             if (!OperatingSystem.IsWindows())
                 File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
-            return new ControlSocket(app, path);
+            listener.Listen();
+            return new ControlSocket(listener, path, answer);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or SocketException)
         {
+            listener.Dispose();
             throw new BridgeException(BridgeError.Storage, $"{path} cannot be made: {e.Message.TrimEnd('.')}; see to the permissions of its folder", e);
         }
     }
 
     /// <summary>Asks a running process; null if there is none.</summary>
-    public static async Task<T?> AskAsync<T>(string path, string question)
+    public static async Task<T?> AskAsync<T>(string path, string question, string value = "")
         where T : class
     {
         if (!File.Exists(path))
             return null;
-        using var client = new HttpClient(new SocketsHttpHandler
-        {
-            ConnectCallback = async (_, cancellationToken) => new NetworkStream(await ConnectAsync(path, cancellationToken), ownsSocket: true),
-            UseProxy = false,
-        });
-        client.Timeout = TimeSpan.FromSeconds(40);
+        using var deadline = new CancellationTokenSource(AnswerTimeout);
+        string answer;
         try
         {
-            using var response = await client.GetAsync(new Uri($"http://local/{question}"));
-            if (!response.IsSuccessStatusCode)
-                throw new BridgeException(BridgeError.Storage, $"the running process answered {(int)response.StatusCode}: {await response.Content.ReadAsStringAsync()}");
-            return JsonSerializer.Deserialize<T>(await response.Content.ReadAsStringAsync(), BridgeCli.JsonOutput);
+            await using var stream = new NetworkStream(await ConnectAsync(path, deadline.Token), ownsSocket: true);
+            await stream.WriteAsync(Encoding.UTF8.GetBytes($"{question} {value}\n"), deadline.Token);
+            using var reader = new StreamReader(stream, Encoding.UTF8);
+            answer = await reader.ReadToEndAsync(deadline.Token);
         }
-        catch (HttpRequestException)
+        catch (Exception e) when (e is SocketException or IOException)
         {
             // A socket without a process: it ended without cleaning up.
             return null;
         }
-        catch (TaskCanceledException e)
+        catch (OperationCanceledException e)
         {
             throw new BridgeException(BridgeError.Storage, "the running process does not answer", e);
         }
+
+        var line = answer.IndexOf('\n', StringComparison.Ordinal);
+        if (line < 0)
+            return null;
+        return answer[..line] == Ok
+            ? JsonSerializer.Deserialize<T>(answer.AsSpan(line + 1), BridgeCli.JsonOutput)
+            : throw new BridgeException(BridgeError.Storage, $"the running process says: {answer[(line + 1)..]}");
     }
 
     public async ValueTask DisposeAsync()
     {
-        await _app.DisposeAsync();
+        await _stopping.CancelAsync();
+        await _accepting;
+        _listener.Dispose();
         try
         {
             File.Delete(_path);
@@ -103,28 +122,81 @@ internal sealed class ControlSocket : IAsyncDisposable
         }
     }
 
-    private static async Task AnswerAsync(HttpContext context, Func<string, string, Task<object?>> answer)
+    private async Task AcceptAsync()
     {
-        object? content;
+        while (!_stopping.IsCancellationRequested)
+        {
+            try
+            {
+                await _places.WaitAsync(_stopping.Token);
+                _ = ServeAsync(await _listener.AcceptAsync(_stopping.Token));
+            }
+            catch (SocketException)
+            {
+                // Out of file descriptors: whoever asks waits until there are some.
+                _places.Release();
+                using var retry = new PeriodicTimer(AcceptRetry);
+                await retry.WaitForNextTickAsync(CancellationToken.None);
+            }
+            catch (OperationCanceledException)
+            {
+                return;
+            }
+        }
+    }
+
+    /// <summary>Answers one question. Never throws.</summary>
+    private async Task ServeAsync(Socket client)
+    {
         try
         {
-            content = await answer(context.Request.Path.Value!.TrimStart('/'), context.Request.QueryString.Value!.TrimStart('?'));
+            await using var stream = new NetworkStream(client, ownsSocket: true);
+            using var deadline = CancellationTokenSource.CreateLinkedTokenSource(_stopping.Token);
+            deadline.CancelAfter(AnswerTimeout);
+            var question = await ReadLineAsync(stream, deadline.Token);
+            var answer = await AnswerAsync(question.Split(' ', 2));
+            await stream.WriteAsync(Encoding.UTF8.GetBytes(answer), deadline.Token);
         }
-        catch (Exception e) when (e is BridgeException or TimeoutException)
+        catch (Exception e) when (e is IOException or SocketException or OperationCanceledException or ObjectDisposedException)
         {
-            context.Response.StatusCode = StatusCodes.Status503ServiceUnavailable;
-            await context.Response.WriteAsync(e.Message);
-            return;
+            // Whoever asked is gone, or this process is about to be.
+        }
+        finally
+        {
+            _places.Release();
+        }
+    }
+
+    private async Task<string> AnswerAsync(string[] question)
+    {
+        try
+        {
+            return await _answer(question[0], question.ElementAtOrDefault(1) ?? "") is { } content
+                ? $"{Ok}\n{JsonSerializer.Serialize(content, content.GetType(), BridgeCli.JsonOutput)}"
+                : "failed\nit does not know this question; it is of another version";
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            // Whatever it is, it is told to the one who can do something about it.
+            return $"failed\n{e.Message}";
+        }
+    }
+
+    private static async Task<string> ReadLineAsync(NetworkStream stream, CancellationToken cancellationToken)
+    {
+        var buffer = new byte[MaxQuestionBytes];
+        for (var length = 0; length < buffer.Length;)
+        {
+            var read = await stream.ReadAsync(buffer.AsMemory(length), cancellationToken);
+            var end = buffer.AsSpan(length, read).IndexOf((byte)'\n');
+            if (end >= 0)
+                return Encoding.UTF8.GetString(buffer, 0, length + end);
+            if (read == 0)
+                throw new IOException("The question has no end.");
+            length += read;
         }
 
-        if (content is null)
-        {
-            context.Response.StatusCode = StatusCodes.Status404NotFound;
-            return;
-        }
-
-        context.Response.ContentType = "application/json";
-        await context.Response.WriteAsync(JsonSerializer.Serialize(content, content.GetType(), BridgeCli.JsonOutput));
+        throw new IOException($"A question has at most {MaxQuestionBytes} bytes.");
     }
 
     private static async Task<bool> CanConnectAsync(string path)

@@ -240,6 +240,17 @@ public sealed class AdmissionTests
     }
 
     [Fact]
+    public async Task Enrolments_at_the_same_time_with_a_code_each_all_succeed()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var codes = Enumerable.Range(0, 4).Select(_ => house.Store.Invite(Now, TimeSpan.FromHours(1))).ToArray();
+
+        await Task.WhenAll(codes.Select((code, number) => house.JoinAsync($"publisher-{number}", code)));
+
+        Assert.Equal(4, house.Store.List().Count);
+    }
+
+    [Fact]
     public async Task A_publisher_at_its_limit_of_connections_refuses_further_ones_and_nobody_else_notices()
     {
         await using var service = TargetServer.StartEcho();

@@ -28,6 +28,34 @@ public sealed class StateTests
     }
 
     [Fact]
+    public async Task A_store_is_closed_when_what_is_being_written_is_and_takes_nothing_afterwards()
+    {
+        using var folder = new TempDirectory();
+        for (var round = 0; round < 30; round++)
+        {
+            var store = new PublisherStore(folder.File($"{round}.db"));
+            var began = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+            var written = 0;
+            var writing = Task.Run(() =>
+            {
+                while (true)
+                {
+                    store.Audit([new AuditRecord(TimeProvider.System.GetUtcNow(), "login", "alice")]);
+                    written++;
+                    began.TrySetResult();
+                }
+            });
+            await Task.WhenAny(began.Task, writing);
+
+            store.Dispose();
+
+            await Assert.ThrowsAsync<ObjectDisposedException>(() => writing);
+            using var again = new PublisherStore(folder.File($"{round}.db"));
+            Assert.Equal(written, again.ReadAudit("alice", null, int.MaxValue).Count);
+        }
+    }
+
+    [Fact]
     public void A_bundle_that_was_truncated_anywhere_is_refused()
     {
         var (_, zip, publisher) = MakeBundle();

@@ -8,6 +8,7 @@ using VTunnel.Diagnostics;
 using VTunnel.Hosting;
 using VTunnel.Options;
 using VTunnel.Routing;
+using VTunnel.Testing;
 using VTunnel.Testing.Network;
 
 namespace VTunnel.Actors.Tests.Diagnostics;

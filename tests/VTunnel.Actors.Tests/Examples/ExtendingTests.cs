@@ -11,6 +11,7 @@ using VTunnel.Extensions;
 using VTunnel.Hosting;
 using VTunnel.Options;
 using VTunnel.Routing;
+using VTunnel.Testing;
 using VTunnel.Testing.Network;
 
 namespace VTunnel.Actors.Tests.Examples;

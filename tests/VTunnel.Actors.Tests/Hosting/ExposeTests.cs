@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using System.Security.Cryptography;
+using VTunnel.Testing;
 using VTunnel.Testing.Network;
 
 namespace VTunnel.Actors.Tests.Hosting;

@@ -3,6 +3,7 @@ using VTunnel.Hosting;
 using VTunnel.Options;
 using VTunnel.Routing;
 using VTunnel.Supervision;
+using VTunnel.Testing;
 using VTunnel.Testing.Network;
 
 namespace VTunnel.Actors.Tests.Hosting;

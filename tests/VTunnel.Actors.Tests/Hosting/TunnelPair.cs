@@ -9,6 +9,7 @@ using Microsoft.Extensions.Logging;
 using VTunnel.Hosting;
 using VTunnel.Options;
 using VTunnel.Routing;
+using VTunnel.Testing;
 
 namespace VTunnel.Actors.Tests.Hosting;
 
@@ -95,10 +96,4 @@ public sealed class TunnelPair : IAsyncDisposable
         await Client.DisposeAsync();
         await Server.DisposeAsync();
     }
-}
-
-public static class TestTimeouts
-{
-    /// <summary>Long enough for a loaded machine; a test that needs it has failed anyway.</summary>
-    public static readonly TimeSpan Long = TimeSpan.FromSeconds(30);
 }

@@ -9,6 +9,7 @@ using VTunnel.Protocol.Multiplexing;
 using VTunnel.Routing;
 using VTunnel.Sessions;
 using VTunnel.Stages;
+using VTunnel.Testing;
 
 namespace VTunnel.Actors.Tests.Sessions;
 

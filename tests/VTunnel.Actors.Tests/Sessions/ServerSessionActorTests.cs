@@ -12,6 +12,7 @@ using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Errors;
 using VTunnel.Sessions;
 using VTunnel.Stages;
+using VTunnel.Testing;
 using VTunnel.Testing.Network;
 
 namespace VTunnel.Actors.Tests.Sessions;

@@ -8,6 +8,7 @@ using VTunnel.Actors.Tests.Testing;
 using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Errors;
 using VTunnel.Stages;
+using VTunnel.Testing;
 
 namespace VTunnel.Actors.Tests.Stages;
 

@@ -7,6 +7,7 @@ using VTunnel.Actors.Tests.Testing;
 using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.V1;
 using VTunnel.Stages;
+using VTunnel.Testing;
 
 namespace VTunnel.Actors.Tests.Stages;
 

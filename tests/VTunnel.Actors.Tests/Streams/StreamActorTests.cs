@@ -9,6 +9,7 @@ using VTunnel.Routing;
 using VTunnel.Stages;
 using VTunnel.Streams;
 using VTunnel.Targets;
+using VTunnel.Testing;
 
 namespace VTunnel.Actors.Tests.Streams;
 

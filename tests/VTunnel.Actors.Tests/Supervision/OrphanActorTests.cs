@@ -5,6 +5,7 @@ using VTunnel.Actors.Tests.Hosting;
 using VTunnel.Actors.Tests.Testing;
 using VTunnel.Listeners;
 using VTunnel.Supervision;
+using VTunnel.Testing;
 
 namespace VTunnel.Actors.Tests.Supervision;
 

@@ -9,6 +9,7 @@ using VTunnel.Extensions;
 using VTunnel.Options;
 using VTunnel.Routing;
 using VTunnel.Supervision;
+using VTunnel.Testing;
 
 namespace VTunnel.Actors.Tests.Supervision;
 

@@ -6,6 +6,7 @@ using VTunnel.Diagnostics;
 using VTunnel.Extensions;
 using VTunnel.Options;
 using VTunnel.Supervision;
+using VTunnel.Testing;
 using VTunnel.Testing.Network;
 
 namespace VTunnel.Actors.Tests.Supervision;

@@ -2,6 +2,7 @@ using System.Net.WebSockets;
 using System.Text;
 using VTunnel.Actors.Tests.Hosting;
 using VTunnel.Carriers;
+using VTunnel.Testing;
 
 namespace VTunnel.Actors.Tests.Testing;
 

@@ -1,5 +1,7 @@
 using System.Diagnostics;
 using System.Net.Sockets;
+using VTunnel.Bridge.State;
+using VTunnel.Protocol.Bridge;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
 
@@ -36,27 +38,6 @@ public sealed class ChangeTests(RunningLab shared) : IClassFixture<RunningLab>
     }
 
     [Fact]
-    public async Task A_revoked_user_is_cut_off_within_a_second_and_told_why()
-    {
-        await using var service = TargetServer.StartEcho();
-        var lab = shared.Lab;
-        var local = FreePorts.Next();
-        await lab.CreateUserAsync("rita", "-m", $"{local}:{service.Port}");
-        var consumer = await lab.ConnectAsync("rita");
-        using var visitor = await OpenAsync(local);
-
-        await lab.RunAsync("publisher", "revoke", "user", "rita");
-        var since = Stopwatch.GetTimestamp();
-
-        Assert.True(await UntilBrokenAsync(visitor, since) < AtOnce);
-        Assert.Equal(6, await consumer.WaitForExitAsync());
-        Assert.Contains("vtunnel: not admitted: user 'rita' was revoked", consumer.Output.Lines);
-        var again = lab.Connect("rita");
-        Assert.Equal(6, await again.WaitForExitAsync());
-        Assert.Contains("vtunnel: not admitted: user 'rita' was revoked", again.Output.Lines);
-    }
-
-    [Fact]
     public async Task A_withdrawn_grant_resets_its_streams_only_and_a_new_one_opens_its_port()
     {
         await using var first = TargetServer.StartEcho();
@@ -64,7 +45,7 @@ public sealed class ChangeTests(RunningLab shared) : IClassFixture<RunningLab>
         await using var third = TargetServer.StartEcho();
         var lab = shared.Lab;
         var ports = FreePorts.Next(3);
-        await lab.CreateUserAsync("wendy", "-m", $"{ports[0]}:{first.Port}", "-m", $"{ports[1]}:{second.Port}");
+        lab.CreateUser("wendy", (ports[0], first.Port), (ports[1], second.Port));
         var consumer = await lab.ConnectAsync("wendy");
         using var toFirst = await OpenAsync(ports[0]);
         using var toSecond = await OpenAsync(ports[1]);
@@ -81,28 +62,64 @@ public sealed class ChangeTests(RunningLab shared) : IClassFixture<RunningLab>
         await Assert.ThrowsAsync<SocketException>(() => Payload.ConnectAsync(ports[0]));
     }
 
-    [Fact]
-    public async Task A_deleted_user_is_cut_off_and_an_expired_one_too()
+    [Theory]
+    [InlineData("revoked")]
+    [InlineData("deleted")]
+    [InlineData("expired")]
+    [InlineData("withdrawn")]
+    public async Task Who_is_refused_in_the_middle_of_a_transfer_is_cut_off_within_a_second_and_told_why(string how)
     {
         await using var service = TargetServer.StartEcho();
         var lab = shared.Lab;
-        var ports = FreePorts.Next(2);
-        await lab.CreateUserAsync("dora", "-m", $"{ports[0]}:{service.Port}");
-        await lab.CreateUserAsync("ed", "-m", $"{ports[1]}:{service.Port}");
-        var dora = await lab.ConnectAsync("dora");
-        var ed = await lab.ConnectAsync("ed");
-        using var fromAlice = await OpenAsync(ports[0]);
-        using var fromBob = await OpenAsync(ports[1]);
+        var user = $"was-{how}";
+        var local = FreePorts.Next();
+        lab.CreateUser(user, (local, service.Port));
+        var consumer = await lab.ConnectAsync(user);
+        using var transfer = await OpenTransfer.StartAsync(local);
+        var now = TimeProvider.System.GetUtcNow();
+        var since = now;
+        switch (how)
+        {
+            case "revoked":
+                await lab.RunAsync("publisher", "revoke", "user", user);
 
-        await lab.RunAsync("publisher", "delete", "user", "dora");
-        await UntilBrokenAsync(fromAlice, Stopwatch.GetTimestamp());
-        Assert.Equal(6, await dora.WaitForExitAsync());
-        await Payload.EchoAsync(fromBob.GetStream(), 1000).WaitAsync(TestTimeouts.Step);
+                // From the moment that the command has ended.
+                since = TimeProvider.System.GetUtcNow();
+                break;
+            case "deleted":
+                lab.Change(store => store.DeleteUser(user, now));
+                break;
+            case "withdrawn":
+                lab.Change(store => store.EditUser(user, new UserChange { Remove = [local] }, now));
+                break;
+            default:
+                since = now + TimeSpan.FromSeconds(1);
+                lab.Change(store => store.EditUser(user, new UserChange { ChangesExpiry = true, Expires = since }, now));
 
-        await lab.RunAsync("publisher", "edit", "user", "ed", "--expires", "1s");
-        await UntilBrokenAsync(fromBob, Stopwatch.GetTimestamp());
-        Assert.Equal(6, await ed.WaitForExitAsync());
-        Assert.Contains(ed.Output.Lines, line => line.StartsWith("vtunnel: not admitted: user 'ed' has expired", StringComparison.Ordinal));
+                // Not before its time.
+                await transfer.WaitForProgressAsync();
+                break;
+        }
+
+        await transfer.BreaksAsync();
+
+        var broken = TimeProvider.System.GetUtcNow() - since;
+        Assert.True(broken < AtOnce, $"it took {broken}");
+        Assert.False(how == "expired" && broken < TimeSpan.Zero, $"it was cut off {-broken} before its time");
+        if (how == "withdrawn")
+        {
+            await consumer.Output.WaitForAsync($"127.0.0.1:{service.Port} is not granted to you any more; 1 open connections were reset");
+            await consumer.Output.WaitForAsync($"Local port {local} is closed");
+            return;
+        }
+
+        Assert.Equal(6, await consumer.WaitForExitAsync());
+        Assert.Contains(consumer.Output.Lines, line => line.StartsWith("vtunnel: not admitted: ", StringComparison.Ordinal) && line.Contains(how, StringComparison.Ordinal));
+        if (how != "revoked")
+            return;
+        var again = lab.Connect(user);
+        Assert.Equal(6, await again.WaitForExitAsync());
+        Assert.Contains($"vtunnel: not admitted: user '{user}' was revoked", again.Output.Lines);
     }
 
     [Fact]
@@ -111,7 +128,7 @@ public sealed class ChangeTests(RunningLab shared) : IClassFixture<RunningLab>
         await using var service = TargetServer.StartEcho();
         var lab = shared.Lab;
         var ports = FreePorts.Next(2);
-        await lab.CreateUserAsync("sam", "-m", $"{ports[0]}:{service.Port}", "--single-session");
+        lab.CreateUser("publisher", "sam", new UserChange { Add = [new BridgeGrant(ports[0], "127.0.0.1", service.Port)], SingleSession = true });
         var first = await lab.ConnectAsync("sam");
         using var visitor = await OpenAsync(ports[0]);
 
@@ -148,18 +165,31 @@ public sealed class ChangeTests(RunningLab shared) : IClassFixture<RunningLab>
     }
 
     [Fact]
-    public async Task A_removed_publisher_is_cut_off_from_the_relay_and_its_users_with_it()
+    public async Task A_removed_publisher_is_cut_off_from_the_relay_and_its_users_with_it_and_others_notice_nothing()
     {
         await using var service = TargetServer.StartEcho();
-        await using var lab = await BridgeLab.StartAsync();
-        var local = FreePorts.Next();
-        await lab.CreateUserAsync("alice", "-m", $"{local}:{service.Port}");
-        await lab.ServeAsync();
-        var consumer = await lab.ConnectAsync("alice");
+        var lab = shared.Lab;
+        var ports = FreePorts.Next(2);
+        lab.Join("leaving");
+        lab.CreateUser("leaving", "lea", new UserChange { Add = [new BridgeGrant(ports[0], "127.0.0.1", service.Port)] });
+        lab.CreateUser("staying", (ports[1], service.Port));
+        var leaving = lab.Start("leaving", "serve", []);
+        await leaving.Output.WaitForAsync("waiting for consumers");
+        var lea = await lab.ConnectAsync("lea");
+        var staying = await lab.ConnectAsync("staying");
+        using var visitor = await OpenAsync(ports[1]);
 
-        await lab.RunAsync("relay", "relay", "remove", "publisher");
+        await lab.RunAsync("relay", "relay", "remove", "leaving");
 
-        await lab.Publisher.Output.WaitForAsync("the relay does not admit this identity (404)");
-        await consumer.Output.WaitForAsync("has lost its connection");
+        await leaving.Output.WaitForAsync("the relay does not admit this identity (404)");
+        await lea.Output.WaitForAsync("has lost its connection");
+        await Payload.EchoAsync(visitor.GetStream(), 1000).WaitAsync(TestTimeouts.Step);
+        Assert.Equal(0, staying.Output.CountOf("has lost its connection"));
+
+        // What is wrong is told by the step that fails, and what to do about it.
+        var tested = await lab.TryRunAsync("lea", "test");
+        Assert.Equal(9, tested.ExitCode);
+        Assert.Contains("FAILED  relay: the relay does not admit this identity (404)", tested.Output, StringComparison.Ordinal);
+        Assert.Contains("Ask the publisher whether it is still enrolled", tested.Output, StringComparison.Ordinal);
     }
 }

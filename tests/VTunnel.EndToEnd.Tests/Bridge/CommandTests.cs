@@ -1,7 +1,11 @@
 using System.Net;
 using System.Net.Sockets;
+using System.Runtime.Versioning;
+using System.Text;
 using System.Text.Json;
+using VTunnel.Bridge.State;
 using VTunnel.EndToEnd.Tests.CommandLine;
+using VTunnel.Protocol.Bridge;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
 
@@ -16,7 +20,7 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         await using var service = TargetServer.StartEcho();
         await using var lab = await BridgeLab.StartAsync();
         var (local, other, dead) = (FreePorts.Next(), FreePorts.Next(), FreePorts.Next());
-        await lab.CreateUserAsync("alice", "-m", $"{local}:{service.Port}");
+        lab.CreateUser("alice", (local, service.Port));
 
         // Nothing but the relay runs.
         Assert.Equal(0, (await lab.TryRunAsync("relay", "status")).ExitCode);
@@ -52,13 +56,30 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
             Assert.Contains(kind, audit, StringComparison.Ordinal);
         Assert.DoesNotContain("stream", (await lab.RunAsync("publisher", "audit", "--user", "bob")).Output, StringComparison.Ordinal);
 
-        // Without a process that runs the test finds its own way; without a publisher it says so.
+        if (!OperatingSystem.IsWindows())
+        {
+            foreach (var socket in new[] { "relay", "publisher", "alice" }.SelectMany(role => Directory.GetFiles(lab.File(role), "*.sock", SearchOption.AllDirectories)))
+                Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(socket));
+        }
+
+        // Without a process that runs the test finds its own way; without a publisher, a relay or a name it says so.
         Assert.Equal(0, await lab.StopAsync(consumer));
         Assert.Contains("answered end to end", (await lab.TryRunAsync("alice", "test")).Output, StringComparison.Ordinal);
+        Assert.Equal(0, await lab.StopAsync(lab.Publisher));
+        await FailsAsync("publisher", "FAILED  publisher: it is not running", "Start it: vtunnel serve");
         await lab.KillRelayAsync();
-        var noRelay = await lab.TryRunAsync("alice", "test");
-        Assert.Equal(9, noRelay.ExitCode);
-        Assert.Contains("FAILED  TCP:", noRelay.Output, StringComparison.Ordinal);
+        await FailsAsync("alice", "FAILED  TCP: 127.0.0.1:", "that the relay runs");
+        var context = Directory.GetFiles(lab.File("alice"), "context.json", SearchOption.AllDirectories).Single();
+        await File.WriteAllTextAsync(context, (await File.ReadAllTextAsync(context)).Replace("ws://127.0.0.1", "ws://relay.invalid", StringComparison.Ordinal));
+        await FailsAsync("alice", "FAILED  name: relay.invalid", "Check this machine's DNS");
+
+        async Task FailsAsync(string role, string step, string remedy)
+        {
+            var result = await lab.TryRunAsync(role, "test");
+            Assert.Equal(9, result.ExitCode);
+            Assert.Contains(step, result.Output, StringComparison.Ordinal);
+            Assert.Contains(remedy, result.Output, StringComparison.Ordinal);
+        }
     }
 
     [Fact]
@@ -70,7 +91,7 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         holder.Start();
         var taken = ((IPEndPoint)holder.LocalEndpoint).Port;
         var other = FreePorts.Next();
-        await lab.CreateUserAsync("paul", "-m", $"{taken}:{service.Port}");
+        lab.CreateUser("paul", (taken, service.Port));
 
         var refused = lab.Connect("paul");
         Assert.Equal(3, await refused.WaitForExitAsync());
@@ -90,7 +111,8 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         var lab = shared.Lab;
         var ports = FreePorts.Next(2);
         await lab.RunAsync("dave", "request", "--name", "dave", "--out", lab.File("dave.request"));
-        await lab.CreateUserAsync("dave", "--request", lab.File("dave.request"), "-m", $"{ports[0]}:{service.Port}");
+        await lab.RunAsync("publisher", "create", "user", "dave", "--request", lab.File("dave.request"), "-m", $"{ports[0]}:{service.Port}");
+        await lab.RunAsync("publisher", "export", "user", "dave", "--out", lab.File("dave.zip"));
         await lab.RunAsync("publisher", "create", "user", "erin", "-m", $"{ports[1]}:{service.Port}");
         await lab.RunAsync("publisher", "export", "user", "erin", "--out", lab.File("erin.zip"), "--passphrase", "correct horse battery");
 
@@ -114,29 +136,29 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         await using var second = TargetServer.StartEcho();
         var lab = shared.Lab;
         var ports = FreePorts.Next(2);
-        await lab.CreateUserAsync("zoe", "-m", $"{ports[0]}:{first.Port}");
-        await lab.JoinAsync("branch");
-        await lab.RunAsync("branch", "create", "user", "zoe", "-m", $"{ports[1]}:{second.Port}");
-        await lab.RunAsync("branch", "export", "user", "zoe", "--out", lab.File("branch.zip"));
+        lab.CreateUser("zoe", (ports[0], first.Port));
+        lab.Join("branch");
+        lab.CreateUser("branch", "zoe-at-branch", new UserChange { Add = [new BridgeGrant(ports[1], "127.0.0.1", second.Port)] });
         var branch = lab.Start("branch", "serve", []);
         await branch.Output.WaitForAsync("waiting for consumers");
 
-        var consumer = lab.Connect("zoe", lab.File("branch.zip"));
+        var consumer = lab.Connect("zoe", lab.File("zoe-at-branch.zip"));
         await consumer.Output.WaitForCountAsync("Connected to ", 2);
         await Payload.EchoOnceAsync(ports[0]).WaitAsync(TestTimeouts.Step);
         await Payload.EchoOnceAsync(ports[1]).WaitAsync(TestTimeouts.Step);
-        Assert.Contains("zoe@branch", (await lab.RunAsync("zoe", "config", "get-contexts")).Output, StringComparison.Ordinal);
+        Assert.Contains("zoe-at-branch@branch", (await lab.RunAsync("zoe", "config", "get-contexts")).Output, StringComparison.Ordinal);
     }
 
     [Fact]
     public async Task Bad_input_is_told_in_words_and_changes_nothing()
     {
-        await using var lab = await BridgeLab.StartAsync();
-        await lab.CreateUserAsync("alice", "-m", "5432:5432");
-        var bundle = await File.ReadAllBytesAsync(lab.File("alice.zip"));
+        var lab = shared.Lab;
+        lab.CreateUser("bea", (5432, 5432));
+        var users = (await lab.RunAsync("publisher", "show", "user", "bea")).Output;
+        var bundle = await File.ReadAllBytesAsync(lab.File("bea.zip"));
         await File.WriteAllBytesAsync(lab.File("short.zip"), bundle[..(bundle.Length / 2)]);
 
-        foreach (var (state, arguments, exitCode, part) in new (string, string[], int, string)[]
+        var cases = new (string State, string[] Arguments, int ExitCode, string Part)[]
         {
             ("relay", ["relay", "--no-tls", "--port", "0"], 2, "loopback address only"),
             ("relay", ["relay", "--port", "0"], 2, "TLS needs a certificate"),
@@ -150,25 +172,27 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
             ("publisher", ["create", "user", "bob", "-m", "1:1", "-m", "1:2"], 2, "local port 1 is given 2 times"),
             ("publisher", ["create", "user", "bob"], 2, "say what the user may reach"),
             ("publisher", ["create", "user", "../bob", "-m", "1:1"], 2, "a name is"),
-            ("publisher", ["create", "user", "alice", "-m", "1:1"], 2, "there is a user 'alice' already"),
+            ("publisher", ["create", "user", "bea", "-m", "1:1"], 2, "there is a user 'bea' already"),
             ("publisher", ["create", "user", "bob", "--app", "none"], 2, "no application 'none'"),
             ("publisher", ["create", "user", "bob", "-m", "1:1", "--expires", "yesterday"], 2, "30d"),
             ("publisher", ["show", "user", "nobody"], 2, "no user 'nobody'"),
-            ("publisher", ["edit", "user", "alice", "--bogus"], 2, "there is no such option"),
-            ("alice", ["connect", lab.File("short.zip")], 2, "not a whole bundle"),
-            ("alice", ["connect", lab.File("none.zip")], 2, "there is no such file"),
-            ("alice", ["connect"], 2, "no identity is set up"),
-            ("alice", ["connect", lab.File("alice.zip"), "--map", "1"], 2, "NEW:ORIGINAL"),
-            ("alice", ["status"], 2, "nothing is set up"),
-        })
+            ("publisher", ["edit", "user", "bea", "--bogus"], 2, "there is no such option"),
+            ("bea", ["connect", lab.File("short.zip")], 2, "not a whole bundle"),
+            ("bea", ["connect", lab.File("none.zip")], 2, "there is no such file"),
+            ("bea", ["connect"], 2, "no identity is set up"),
+            ("bea", ["connect", lab.File("bea.zip"), "--map", "1"], 2, "NEW:ORIGINAL"),
+            ("bea", ["status"], 2, "nothing is set up"),
+        };
+        await Parallel.ForEachAsync(cases, new ParallelOptions { MaxDegreeOfParallelism = Environment.ProcessorCount }, async (bad, _) =>
         {
-            var result = await lab.TryRunAsync(state, arguments);
+            var result = await lab.TryRunAsync(bad.State, bad.Arguments);
             Assert.True(
-                result.ExitCode == exitCode && result.Errors.Any(line => line.StartsWith("vtunnel: ", StringComparison.Ordinal) && line.Contains(part, StringComparison.Ordinal)),
-                $"vtunnel {string.Join(' ', arguments)}: exit code {result.ExitCode}: {result.Output}{string.Join('\n', result.Errors)}");
-        }
+                result.ExitCode == bad.ExitCode && result.Errors.Any(line => line.StartsWith("vtunnel: ", StringComparison.Ordinal) && line.Contains(bad.Part, StringComparison.Ordinal)),
+                $"vtunnel {string.Join(' ', bad.Arguments)}: exit code {result.ExitCode}: {result.Output}{string.Join('\n', result.Errors)}");
+        });
 
-        Assert.Equal("alice\n", (await lab.RunAsync("publisher", "list", "users", "--quiet")).Output);
+        Assert.Equal(users, (await lab.RunAsync("publisher", "show", "user", "bea")).Output);
+        Assert.DoesNotContain("bob", (await lab.RunAsync("publisher", "list", "users", "--quiet")).Output, StringComparison.Ordinal);
         var unwritable = await VTunnelProgram.RunAsync("relay", "init", "--domain", "localhost", "--state-dir", "/proc/vtunnel");
         Assert.Equal(8, unwritable.ExitCode);
         Assert.Contains("--state-dir", unwritable.Errors[0], StringComparison.Ordinal);
@@ -181,5 +205,91 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         var second = await lab.TryRunAsync("publisher", "serve");
         Assert.Equal(2, second.ExitCode);
         Assert.Contains("it runs already", second.Errors[^1], StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Contexts_are_listed_chosen_renamed_moved_and_deleted()
+    {
+        var lab = shared.Lab;
+        lab.CreateUser("cora", (5432, 5432));
+        lab.CreateUser("carl", (5433, 5433));
+        foreach (var user in new[] { "cora", "carl" })
+            await lab.RunAsync("contexts", "config", "import", lab.File($"{user}.zip"));
+
+        await lab.RunAsync("contexts", "config", "use-context", "carl@publisher");
+        var list = (await lab.RunAsync("contexts", "config", "get-contexts")).Output;
+        Assert.Contains("*  carl@publisher", list, StringComparison.Ordinal);
+        Assert.Contains("   cora@publisher", list, StringComparison.Ordinal);
+        await lab.RunAsync("contexts", "config", "rename-context", "carl@publisher", "office");
+        var view = (await lab.RunAsync("contexts", "config", "view")).Output;
+        Assert.Contains("carl", view, StringComparison.Ordinal);
+        Assert.DoesNotContain("PRIVATE KEY", view, StringComparison.Ordinal);
+
+        await lab.RunAsync("contexts", "config", "export", "office", "--out", lab.File("office-context.zip"));
+        await lab.RunAsync("contexts", "config", "delete-context", "office");
+        Assert.Equal("cora@publisher\n", (await lab.RunAsync("contexts", "config", "get-contexts", "--quiet")).Output);
+        await lab.RunAsync("moved", "config", "import", lab.File("office-context.zip"));
+        Assert.Contains("carl", (await lab.RunAsync("moved", "config", "view", "office")).Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Users_and_applications_are_shown_as_they_are()
+    {
+        var lab = shared.Lab;
+        await lab.RunAsync("publisher", "create", "app", "intranet", "-m", "8081:10.0.0.7:80");
+        await lab.RunAsync("publisher", "create", "user", "una", "--app", "intranet", "-m", "2222:22", "--expires", "2999-01-31", "--single-session");
+
+        var una = (await lab.RunAsync("publisher", "show", "user", "una")).Output;
+        foreach (var line in new[]
+        {
+            "State:        admitted", "Expires:      2999-01-31 00:00:00Z", "Sessions:     one at a time", "Applications: intranet", "Own mappings: 2222:127.0.0.1:22",
+            "May reach:    2222:127.0.0.1:22, 8081:10.0.0.7:80",
+        })
+            Assert.Contains(line, una, StringComparison.Ordinal);
+        Assert.Contains("intranet", (await lab.RunAsync("publisher", "list", "apps")).Output, StringComparison.Ordinal);
+
+        await lab.RunAsync("publisher", "edit", "user", "una", "--remove-app", "intranet", "--many-sessions", "--expires", "never");
+        await lab.RunAsync("publisher", "delete", "app", "intranet");
+        await lab.RunAsync("publisher", "revoke", "user", "una");
+        using var shown = JsonDocument.Parse((await lab.RunAsync("publisher", "show", "user", "una", "--json")).Output);
+        Assert.False(shown.RootElement.GetProperty("single_session").GetBoolean());
+        Assert.True(shown.RootElement.TryGetProperty("revoked", out _));
+        Assert.False(shown.RootElement.TryGetProperty("expires", out _));
+    }
+
+    [Fact]
+    public async Task Quiet_commands_print_the_value_alone()
+    {
+        var lab = shared.Lab;
+        Assert.Matches("^([a-z2-9]{4}-){7}[a-z2-9]{4}\n$", (await lab.RunAsync("relay", "relay", "invite", "--quiet")).Output);
+        Assert.Equal("quinn\n", (await lab.RunAsync("publisher", "create", "user", "quinn", "-m", "5432:5432", "--quiet")).Output);
+        Assert.Equal(lab.File("a.zip") + "\n", (await lab.RunAsync("publisher", "export", "user", "quinn", "--out", lab.File("a.zip"), "--quiet")).Output);
+        Assert.Contains("quinn", (await lab.RunAsync("publisher", "list", "users", "--quiet")).Output.Split('\n'));
+        Assert.Matches("^([0-9a-f]{64}\n)+$", (await lab.RunAsync("relay", "relay", "list", "--quiet")).Output);
+    }
+
+    [Fact]
+    [UnsupportedOSPlatform("windows")]
+    public async Task Keys_and_bundles_can_be_read_by_their_owner_only()
+    {
+        if (OperatingSystem.IsWindows())
+            return;
+
+        var lab = shared.Lab;
+        lab.CreateUser("kim", (5432, 5432));
+        await lab.RunAsync("kim", "config", "import", lab.File("kim.zip"));
+
+        var files = new[] { "relay", "publisher", "kim" }.SelectMany(state => Directory.GetFiles(lab.File(state), "*", SearchOption.AllDirectories))
+            .Append(lab.File("kim.zip")).Where(file => !file.EndsWith(".sock", StringComparison.Ordinal)).ToList();
+
+        Assert.Contains(files, file => file.EndsWith("publisher.pem", StringComparison.Ordinal));
+        Assert.Contains(files, file => file.EndsWith("user.key", StringComparison.Ordinal));
+        foreach (var file in files)
+        {
+            var mode = File.GetUnixFileMode(file);
+            Assert.True((mode & ~(UnixFileMode.UserRead | UnixFileMode.UserWrite)) == 0, $"{file}: {mode}");
+        }
+
+        Assert.DoesNotContain("PRIVATE KEY", Encoding.Latin1.GetString(await File.ReadAllBytesAsync(lab.File("relay/relay.db"))), StringComparison.Ordinal);
     }
 }

@@ -7,18 +7,15 @@ using VTunnel.Testing.Network;
 namespace VTunnel.EndToEnd.Tests.Bridge;
 
 /// <summary>What strangers can do to a relay: little.</summary>
-public sealed class RelayLimitTests
+public sealed class RelayLimitTests(LimitedLab shared) : IClassFixture<LimitedLab>
 {
     [Fact]
     public async Task Half_made_handshakes_are_ended_and_strangers_are_limited_while_those_who_are_admitted_go_on()
     {
         await using var service = TargetServer.StartEcho();
-        await using var lab = await BridgeLab.StartAsync();
-        await lab.KillRelayAsync();
-        await lab.StartRelayAsync("--max-connections", "3", "--handshake-timeout", "2s");
+        var lab = shared.Lab;
         var local = FreePorts.Next();
-        await lab.CreateUserAsync("alice", "-m", $"{local}:{service.Port}");
-        await lab.ServeAsync();
+        lab.CreateUser("alice", (local, service.Port));
         await lab.ConnectAsync("alice");
 
         // Three that begin a request and do not end it.
@@ -53,19 +50,16 @@ public sealed class RelayLimitTests
     public async Task A_limit_of_bandwidth_holds_and_loses_nothing()
     {
         await using var service = TargetServer.StartEcho();
-        await using var lab = await BridgeLab.StartAsync();
-        await lab.KillRelayAsync();
-        await lab.StartRelayAsync("--max-bandwidth", "2000000");
+        var lab = shared.Lab;
         var local = FreePorts.Next();
-        await lab.CreateUserAsync("alice", "-m", $"{local}:{service.Port}");
-        await lab.ServeAsync();
-        await lab.ConnectAsync("alice");
+        lab.CreateUser("bulk", (local, service.Port));
+        await lab.ConnectAsync("bulk");
 
         var since = Stopwatch.GetTimestamp();
-        await Payload.EchoOnceAsync(local, 4_000_000).WaitAsync(TestTimeouts.Long);
+        await Payload.EchoOnceAsync(local, 2_000_000).WaitAsync(TestTimeouts.Long);
 
-        // Both directions count: 8 MB take 4 s, but for what may be saved up.
-        Assert.InRange(Stopwatch.GetElapsedTime(since).TotalSeconds, 3, 30);
+        // Both directions count: 4 MB take 2 s, but for what may be saved up.
+        Assert.InRange(Stopwatch.GetElapsedTime(since).TotalSeconds, 1.2, 30);
     }
 
     private static async Task<string> ReceiveAsync(TcpClient client)
@@ -84,4 +78,11 @@ public sealed class RelayLimitTests
 
         return text.ToString();
     }
+}
+
+/// <summary>A lab whose relay is narrow in every way.</summary>
+public sealed class LimitedLab : RunningLab
+{
+    private protected override Task<BridgeLab> StartAsync() =>
+        BridgeLab.StartAsync(relayOptions: ["--max-connections", "3", "--handshake-timeout", "2s", "--max-bandwidth", "2000000"]);
 }

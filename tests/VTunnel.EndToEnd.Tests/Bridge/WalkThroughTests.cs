@@ -1,5 +1,3 @@
-using System.Text;
-using System.Runtime.Versioning;
 using VTunnel.EndToEnd.Tests.CommandLine;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
@@ -45,41 +43,5 @@ public sealed class WalkThroughTests
         Assert.Contains(script.Output.Lines, line => line.Contains("Next, on the machine of 'alice':   vtunnel connect alice.zip", StringComparison.Ordinal));
         script.Signal(ProgramSignal.Terminate);
         await script.WaitForExitAsync();
-    }
-
-    [Fact]
-    public async Task Quiet_commands_print_the_value_alone()
-    {
-        await using var lab = await BridgeLab.StartAsync();
-        Assert.Matches("^([a-z2-9]{4}-){7}[a-z2-9]{4}\n$", (await lab.RunAsync("relay", "relay", "invite", "--quiet")).Output);
-        Assert.Equal("alice\n", (await lab.RunAsync("publisher", "create", "user", "alice", "-m", "5432:5432", "--quiet")).Output);
-        Assert.Equal(lab.File("a.zip") + "\n", (await lab.RunAsync("publisher", "export", "user", "alice", "--out", lab.File("a.zip"), "--quiet")).Output);
-        Assert.Equal("alice\n", (await lab.RunAsync("publisher", "list", "users", "--quiet")).Output);
-        Assert.Matches("^[0-9a-f]{64}\n$", (await lab.RunAsync("relay", "relay", "list", "--quiet")).Output);
-    }
-
-    [Fact]
-    [UnsupportedOSPlatform("windows")]
-    public async Task Keys_and_bundles_can_be_read_by_their_owner_only()
-    {
-        if (OperatingSystem.IsWindows())
-            return;
-
-        await using var lab = await BridgeLab.StartAsync();
-        await lab.CreateUserAsync("alice", "-m", "5432:5432");
-        await lab.RunAsync("alice", "config", "import", lab.File("alice.zip"));
-
-        var files = new[] { "relay", "publisher", "alice" }.SelectMany(state => Directory.GetFiles(lab.File(state), "*", SearchOption.AllDirectories))
-            .Append(lab.File("alice.zip")).Where(file => !file.EndsWith(".sock", StringComparison.Ordinal)).ToList();
-
-        Assert.Contains(files, file => file.EndsWith("publisher.pem", StringComparison.Ordinal));
-        Assert.Contains(files, file => file.EndsWith("user.key", StringComparison.Ordinal));
-        foreach (var file in files)
-        {
-            var mode = System.IO.File.GetUnixFileMode(file);
-            Assert.True((mode & ~(UnixFileMode.UserRead | UnixFileMode.UserWrite)) == 0, $"{file}: {mode}");
-        }
-
-        Assert.DoesNotContain("PRIVATE KEY", Encoding.Latin1.GetString(await System.IO.File.ReadAllBytesAsync(lab.File("relay/relay.db"))), StringComparison.Ordinal);
     }
 }

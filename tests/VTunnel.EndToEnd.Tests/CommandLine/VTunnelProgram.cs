@@ -14,13 +14,19 @@ internal static class VTunnelProgram
         System.IO.Path.Combine(AppContext.BaseDirectory, OperatingSystem.IsWindows() ? "vtunnel.exe" : "vtunnel");
 
     /// <summary>Runs it to its end.</summary>
+    /// <param name="arguments">Its arguments.</param>
+    /// <param name="environment">Added to the test's own environment; null removes.</param>
+    /// <param name="folder">Default: the test's own.</param>
+    /// <param name="launcher">A program and its arguments that becomes this one.</param>
     public static async Task<ProgramResult> RunAsync(
         IReadOnlyList<string> arguments,
         IReadOnlyDictionary<string, string?>? environment = null,
-        string? folder = null)
+        string? folder = null,
+        IReadOnlyList<string>? launcher = null)
     {
         using var deadline = new CancellationTokenSource(Deadline);
-        var result = await CliWrap.Cli.Wrap(Path).WithArguments(arguments)
+        string[] line = [.. launcher ?? [], Path, .. arguments];
+        var result = await CliWrap.Cli.Wrap(line[0]).WithArguments(line[1..])
             .WithEnvironmentVariables(Variables(environment))
             .WithWorkingDirectory(folder ?? Directory.GetCurrentDirectory())
             .WithValidation(CommandResultValidation.None)
@@ -30,11 +36,17 @@ internal static class VTunnelProgram
 
     public static Task<ProgramResult> RunAsync(params string[] arguments) => RunAsync(arguments, environment: null);
 
+    /// <inheritdoc cref="RunAsync(IReadOnlyList{string}, IReadOnlyDictionary{string, string?}?, string?, IReadOnlyList{string}?)"/>
     /// <summary>Starts it and leaves it running; dispose to end it.</summary>
     public static RunningProgram Start(
         IReadOnlyList<string> arguments,
         IReadOnlyDictionary<string, string?>? environment = null,
-        string? folder = null) => RunningProgram.Start(Path, arguments, Variables(environment), folder);
+        string? folder = null,
+        IReadOnlyList<string>? launcher = null)
+    {
+        string[] line = [.. launcher ?? [], Path, .. arguments];
+        return RunningProgram.Start(line[0], line[1..], Variables(environment), folder);
+    }
 
     public static RunningProgram Start(params string[] arguments) => Start(arguments, environment: null);
 

@@ -18,6 +18,12 @@ internal sealed class AuditActor : UntypedActor, IWithTimers
     private readonly string _sessionPrefix;
     private readonly TimeProvider _clock;
     private readonly ILogger _logger;
+
+    /// <summary>Held while the store is written, so that the end of the actor comes after the end of that.</summary>
+    private readonly Lock _writing = new();
+
+    /// <summary>Held for a moment, for the two below.</summary>
+    private readonly Lock _gate = new();
     private List<AuditRecord> _pending = [];
     private int _lost;
     private bool _isWriting;
@@ -44,7 +50,10 @@ internal sealed class AuditActor : UntypedActor, IWithTimers
         public static readonly Flush Instance = new();
     }
 
-    private sealed record Written(int Lost, string? Failure);
+    private sealed record Written
+    {
+        public static readonly Written Instance = new();
+    }
 
     protected override void PreStart()
     {
@@ -78,11 +87,9 @@ internal sealed class AuditActor : UntypedActor, IWithTimers
             case Flush:
                 OnFlush();
                 break;
-            case Written written:
+            case Written:
                 _isWriting = false;
-                if (written.Failure is not null)
-                    _logger.AuditLost(written.Lost, written.Failure);
-                if (_pending.Count > 0)
+                if (HasPending)
                     Schedule();
                 break;
             default:
@@ -93,15 +100,29 @@ internal sealed class AuditActor : UntypedActor, IWithTimers
 
     private void Add(AuditRecord record)
     {
-        _logger.Audit(record.Kind, record.User, record.Target, record.Detail, record.Duration, record.BytesIn, record.BytesOut);
-        if (_pending.Count >= MaxPending)
+        var (user, target, detail) = (record.User ?? "none", record.Target ?? "none", record.Detail ?? "");
+        if (record.Duration is { } duration)
+            _logger.AuditStream(record.Kind, user, target, detail, duration, record.BytesIn ?? 0, record.BytesOut ?? 0);
+        else
+            _logger.Audit(record.Kind, user, target, detail);
+        lock (_gate)
         {
-            _lost++;
-            return;
+            if (_pending.Count >= MaxPending)
+                _lost++;
+            else
+                _pending.Add(record);
         }
 
-        _pending.Add(record);
         Schedule();
+    }
+
+    private bool HasPending
+    {
+        get
+        {
+            lock (_gate)
+                return _pending.Count > 0;
+        }
     }
 
     private void Schedule()
@@ -112,29 +133,46 @@ internal sealed class AuditActor : UntypedActor, IWithTimers
 
     private void OnFlush()
     {
-        var (batch, lost) = (_pending, _lost);
-        (_pending, _lost, _isWriting) = ([], 0, true);
-        _ = Task.Run(() => Write(batch, lost)).PipeTo(Self);
+        _isWriting = true;
+        _ = Task.Run(() =>
+        {
+            Write();
+            return Written.Instance;
+        }).PipeTo(Self);
     }
 
-    private Written Write(List<AuditRecord> batch, int lost)
+    /// <summary>Writes what is pending when its turn comes. Tells the log what is lost, whether the actor still lives or not.</summary>
+    private void Write()
     {
-        try
+        lock (_writing)
         {
-            _store.Audit(batch);
-            return new Written(lost, lost > 0 ? "there were too many at a time" : null);
-        }
-        catch (Exception e) when (e is BridgeException or ObjectDisposedException or InvalidOperationException)
-        {
-            // A full disk must not stop the streams; the log has the records.
-            return new Written(lost + batch.Count, e.Message);
+            List<AuditRecord> batch;
+            int lost;
+            lock (_gate)
+            {
+                (batch, lost) = (_pending, _lost);
+                (_pending, _lost) = ([], 0);
+            }
+
+            if (lost > 0)
+                _logger.AuditLost(lost, "there were too many at a time");
+            if (batch.Count == 0)
+                return;
+            try
+            {
+                _store.Audit(batch);
+            }
+            catch (Exception e) when (e is BridgeException or ObjectDisposedException)
+            {
+                // A full disk must not stop the streams; the log has the records.
+                _logger.AuditLost(batch.Count, e.Message);
+            }
         }
     }
 
     protected override void PostStop()
     {
         Context.System.EventStream.Unsubscribe(Self);
-        if (_pending.Count > 0 && Write(_pending, _lost) is { Failure: { } failure } written)
-            _logger.AuditLost(written.Lost, failure);
+        Write();
     }
 }

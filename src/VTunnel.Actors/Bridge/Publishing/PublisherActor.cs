@@ -1,8 +1,6 @@
-using System.Net.WebSockets;
 using Akka.Actor;
 using Microsoft.Extensions.Logging;
 using VTunnel.Bridge.Identity;
-using VTunnel.Bridge.Relay;
 using VTunnel.Bridge.State;
 using VTunnel.Bridge.Wire;
 using VTunnel.Carriers;
@@ -17,51 +15,9 @@ using VTunnel.Targets;
 
 namespace VTunnel.Bridge.Publishing;
 
-/// <summary>A publisher as it is now.</summary>
-/// <param name="IsConnected">Whether the relay can reach it.</param>
-/// <param name="Problem">Why not; null if it can.</param>
-/// <param name="Relay">Where the relay is.</param>
-/// <param name="Users">Those that have a session.</param>
-/// <param name="UserCount">Those that there are.</param>
-public sealed record PublisherState(bool IsConnected, string? Problem, string Relay, IReadOnlyList<OnlineUser> Users, int UserCount);
-
-/// <summary>What a publisher's actor is told.</summary>
-internal static class PublisherProtocol
-{
-    /// <summary>Answered with <see cref="PublisherState"/>.</summary>
-    public sealed record GetState
-    {
-        public static readonly GetState Instance = new();
-    }
-
-    /// <summary>Let streams finish, end the sessions. Answered with <see cref="Stopped"/>.</summary>
-    public sealed record Stop
-    {
-        public static readonly Stop Instance = new();
-    }
-
-    /// <summary>Every session has ended.</summary>
-    public sealed record Stopped
-    {
-        public static readonly Stopped Instance = new();
-    }
-}
-
-/// <summary>What a publisher is made of.</summary>
-internal sealed record PublisherParts(
-    PublisherIdentity Identity,
-    PublisherStore Store,
-    RelayDialer Dialer,
-    ITargetDialer Targets,
-    BridgeSessionOptions Options,
-    TunnelMetrics Metrics,
-    TimeProvider Clock,
-    Func<double> Random,
-    ILogger Logger);
-
 /// <summary>
-/// The root of a publisher: stays connected with the relay, answers the consumers that it announces, and supervises a session
-/// per consumer. It watches its own state for changes by other processes, and applies them to live sessions at once.
+/// The root of a publisher: answers the consumers that the relay announces, and supervises a session per consumer. It watches its
+/// own state for changes by other processes, and applies them to live sessions at once.
 /// </summary>
 internal sealed class PublisherActor : UntypedActor, IWithTimers
 {
@@ -77,10 +33,9 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     private IActorRef _audit = ActorRefs.Nobody;
     private long? _dataVersion;
     private string? _relayProblem = "not connected yet";
-    private WebSocket? _control;
+    private IActorRef _control = ActorRefs.Nobody;
     private long _nextSession = 1;
     private int _handshakes;
-    private int _failures;
     private bool _isReading;
     private bool _isStopping;
 
@@ -104,19 +59,9 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         public string? ExpelledBecause { get; set; }
     }
 
-    private sealed record Dial
-    {
-        public static readonly Dial Instance = new();
-    }
-
     private sealed record Refresh
     {
         public static readonly Refresh Instance = new();
-    }
-
-    private sealed record Stable
-    {
-        public static readonly Stable Instance = new();
     }
 
     private sealed record DirectoryRead(long Version, IReadOnlyList<BridgeUser> Users);
@@ -127,15 +72,6 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     }
 
     private sealed record DirectoryFailed(string Reason);
-
-    private sealed record ControlUp(WebSocket Socket) : IDisposable
-    {
-        public void Dispose() => Socket.Dispose();
-    }
-
-    private sealed record ControlDown(WebSocket? Socket, string Reason);
-
-    private sealed record Incoming(string Stream, string Remote);
 
     private sealed record Arrived(ICarrier Carrier, LinkHello Hello, string UserKey, string Remote) : IDisposable
     {
@@ -153,7 +89,9 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(e =>
     {
         Logger.ChildFailed(e, "the publisher");
-        return Directive.Stop;
+
+        // A session does not come back by itself; what the publisher cannot be without does.
+        return Sender.Equals(_control) || Sender.Equals(_audit) ? Directive.Restart : Directive.Stop;
     });
 
     protected override void PreStart()
@@ -168,22 +106,13 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     {
         switch (message)
         {
-            case Dial:
-                OnDial();
+            case ControlProtocol.Up:
+                _relayProblem = null;
                 break;
-            case ControlUp up:
-                OnControlUp(up.Socket);
+            case ControlProtocol.Down down:
+                _relayProblem = down.Reason;
                 break;
-            case ControlDown down when down.Socket == _control:
-                OnControlDown(down.Reason);
-                break;
-            case ControlDown:
-                // Of a connection that was replaced.
-                break;
-            case Stable:
-                _failures = 0;
-                break;
-            case Incoming incoming:
+            case ControlProtocol.Incoming incoming:
                 OnIncoming(incoming);
                 break;
             case Arrived arrived:
@@ -237,78 +166,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
 
     private string? UserOf(string key) => _usersByKey.GetValueOrDefault(key)?.Name;
 
-    private void OnDial()
-    {
-        if (_isStopping)
-            return;
-        _ = ConnectAsync(_parts.Dialer, _stopping.Token).PipeTo(Self, success: socket => new ControlUp(socket), failure: e => new ControlDown(null, e.Message));
-    }
-
-    private static async Task<WebSocket> ConnectAsync(RelayDialer dialer, CancellationToken cancellationToken)
-    {
-        var socket = await dialer.DialAsync(AdmissionKind.Publish, null, cancellationToken).ConfigureAwait(false);
-        if (!cancellationToken.IsCancellationRequested)
-            return socket;
-        socket.Dispose();
-        throw new OperationCanceledException(cancellationToken);
-    }
-
-    private void OnControlUp(WebSocket socket)
-    {
-        if (_isStopping)
-        {
-            socket.Dispose();
-            return;
-        }
-
-        _control = socket;
-        _relayProblem = null;
-        Timers.StartSingleTimer("stable", Stable.Instance, TimeSpan.FromSeconds(10));
-        Logger.PublisherConnected(_parts.Dialer.Name);
-        var self = Self;
-        _ = ListenAsync(socket, self).PipeTo(self, success: reason => new ControlDown(socket, reason), failure: e => new ControlDown(socket, e.GetBaseException().Message));
-    }
-
-    private void OnControlDown(string reason)
-    {
-        _control?.Dispose();
-        _control = null;
-        _relayProblem = reason;
-        Timers.Cancel("stable");
-        if (_isStopping)
-            return;
-        var delay = Options.ReconnectDelay(_failures++, _parts.Random());
-        Logger.PublisherRetry(_parts.Dialer.Name, reason, delay);
-        Timers.StartSingleTimer("dial", Dial.Instance, delay);
-    }
-
-    /// <summary>Reads what the relay says until the connection ends; gives the reason of the end.</summary>
-    private static async Task<string> ListenAsync(WebSocket socket, IActorRef self)
-    {
-        var buffer = new byte[RelayMessages.MaxBytes];
-        var length = 0;
-        while (true)
-        {
-            var received = await socket.ReceiveAsync(buffer.AsMemory(length), CancellationToken.None).ConfigureAwait(false);
-            if (received.MessageType == WebSocketMessageType.Close)
-                return socket.CloseStatusDescription is { Length: > 0 } reason ? $"the relay says: {reason}" : "the relay closed the connection";
-            length += received.Count;
-            if (!received.EndOfMessage)
-            {
-                if (length == buffer.Length)
-                    return $"the relay sent a message of more than {buffer.Length} bytes";
-                continue;
-            }
-
-            if (RelayMessages.Read(buffer.AsSpan(0, length)) is { Type: "incoming", Stream: { Length: > 0 and <= 64 } stream } message)
-                self.Tell(new Incoming(stream, Printable(message.Remote)));
-            length = 0;
-        }
-    }
-
-    private static string Printable(string? remote) => remote is null ? "unknown" : string.Concat(remote.Take(100).Select(c => char.IsControl(c) ? '?' : c));
-
-    private void OnIncoming(Incoming incoming)
+    private void OnIncoming(ControlProtocol.Incoming incoming)
     {
         // The relay is not to be trusted with the publisher's memory.
         if (_isStopping || _handshakes >= Options.MaxHandshakes || _sessions.Count >= Options.MaxSessions)
@@ -322,7 +180,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     }
 
     /// <summary>Dials the relay back for one consumer and lets it show who it is.</summary>
-    private async Task<object> AnswerAsync(Incoming incoming)
+    private async Task<object> AnswerAsync(ControlProtocol.Incoming incoming)
     {
         using var deadline = CancellationTokenSource.CreateLinkedTokenSource(_stopping.Token);
         deadline.CancelAfter(Options.HandshakeTimeout);
@@ -434,7 +292,8 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         if (isFirst)
         {
             // Not before it is known who may come in.
-            OnDial();
+            if (!_isStopping)
+                _control = Context.ActorOf(ControlActor.Props(_parts.Dialer, Options, _parts.Random, Logger), "control");
             return;
         }
 
@@ -497,7 +356,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         if (!_isStopping)
         {
             _isStopping = true;
-            Timers.Cancel("dial");
+            Context.Stop(_control);
             _stopping.Cancel();
             foreach (var session in _sessions.Keys)
                 session.Tell(new SessionProtocol.Drain(Options.DrainTimeout));
@@ -518,7 +377,6 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     {
         _stopping.Cancel();
         _stopping.Dispose();
-        _control?.Dispose();
         foreach (var arrived in _undecided)
             arrived.Dispose();
     }

@@ -72,9 +72,9 @@ internal sealed class RelayEndpoint
         DisableRateLimits(context);
         var isControl = admission.Kind == AdmissionKind.Publish;
         var remote = $"{context.Connection.RemoteIpAddress}:{context.Connection.RemotePort}";
-        var accept = new WebSocketAcceptContext { SubProtocol = RelayDialer.SubProtocol, KeepAliveInterval = isControl ? RelayDialer.ControlKeepAlive : TimeSpan.Zero };
+        var accept = new WebSocketAcceptContext { SubProtocol = RelayDialer.SubProtocol, KeepAliveInterval = isControl ? RelayDialer.DefaultControlKeepAlive : TimeSpan.Zero };
         if (isControl)
-            accept.KeepAliveTimeout = RelayDialer.ControlKeepAlive;
+            accept.KeepAliveTimeout = RelayDialer.DefaultControlKeepAlive;
         var socket = new RelayedSocket(await context.WebSockets.AcceptWebSocketAsync(accept).ConfigureAwait(false), remote);
         using var _ = socket;
         switch (admission.Kind)

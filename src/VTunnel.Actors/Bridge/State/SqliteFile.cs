@@ -14,6 +14,7 @@ internal sealed class SqliteFile : IDisposable
     private readonly string _path;
     private readonly SqliteConnection _connection;
     private readonly Lock _gate = new();
+    private bool _isDisposed;
 
     /// <summary>Opens or makes the file and brings its schema up to date.</summary>
     /// <param name="path">The file.</param>
@@ -54,7 +55,11 @@ internal sealed class SqliteFile : IDisposable
     {
         var result = default(T)!;
         lock (_gate)
+        {
+            ObjectDisposedException.ThrowIf(_isDisposed, this);
             Guard(() => result = work(new Database(this, null)));
+        }
+
         return result;
     }
 
@@ -64,6 +69,7 @@ internal sealed class SqliteFile : IDisposable
         var result = default(T)!;
         lock (_gate)
         {
+            ObjectDisposedException.ThrowIf(_isDisposed, this);
             Guard(() =>
             {
                 using var transaction = _connection.BeginTransaction(deferred: false);
@@ -82,8 +88,15 @@ internal sealed class SqliteFile : IDisposable
         return null;
     });
 
-    /// <inheritdoc />
-    public void Dispose() => _connection.Dispose();
+    /// <summary>Waits for the call that is under way; later ones fail.</summary>
+    public void Dispose()
+    {
+        lock (_gate)
+        {
+            _isDisposed = true;
+            _connection.Dispose();
+        }
+    }
 
     /// <summary>What a piece of work may do.</summary>
     public readonly struct Database(SqliteFile file, SqliteTransaction? transaction)

@@ -27,7 +27,7 @@ public sealed class RelayDialer : IDisposable
     public const string SubProtocol = "vtunnel.bridge.v1";
 
     /// <summary>How often the control connection is asked for a sign of life, and how long the answer may take: 10 s each.</summary>
-    internal static readonly TimeSpan ControlKeepAlive = TimeSpan.FromSeconds(10);
+    internal static readonly TimeSpan DefaultControlKeepAlive = TimeSpan.FromSeconds(10);
 
     /// <summary>A difference of clocks that needs no correction.</summary>
     private static readonly TimeSpan NegligibleSkew = TimeSpan.FromSeconds(2);
@@ -74,6 +74,9 @@ public sealed class RelayDialer : IDisposable
             throw new TunnelConnectException(ConnectError.TlsFailed, e.Message, e);
         }
     }
+
+    /// <summary>How often a control connection is asked for a sign of life, and how long the answer may take.</summary>
+    public TimeSpan ControlKeepAlive { get; init; } = DefaultControlKeepAlive;
 
     /// <summary>The relay as logs name it.</summary>
     public string Name => _relay.Url.Authority;

@@ -25,6 +25,8 @@ internal static class BridgeCli
     public static readonly OptionSpec ReconnectMin = new("reconnect-min", "DURATION", "The first wait before connecting again; it doubles with every failure, and up to half of it is added at random.") { Default = "2s" };
     public static readonly OptionSpec ReconnectMax = new("reconnect-max", "DURATION", "The longest wait before connecting again.") { Default = "30s" };
 
+    public static readonly OptionSpec PingInterval = new("ping-interval", "DURATION", "Silence after which the far end is asked for a sign of life; after twice as long the connection is given up.") { Default = "10s" };
+
     public static readonly JsonSerializerOptions JsonOutput = new()
     {
         WriteIndented = true,
@@ -182,7 +184,10 @@ internal static class BridgeCli
             settings.Fault(ReconnectMin, DurationText.Format(minimum), "a wait between connections is more than 0 and at most 24h");
         else if (maximum < minimum || maximum > TimeSpan.FromDays(1))
             settings.Fault(ReconnectMax, DurationText.Format(maximum), $"the longest wait is at least the first one ({DurationText.Format(minimum)}) and at most 24h");
-        return new BridgeSessionOptions { ReconnectMin = minimum, ReconnectMax = maximum };
+        var ping = settings.One(PingInterval, ValueParsers.Duration, defaults.KeepAliveInterval);
+        if (ping < TimeSpan.FromMilliseconds(100) || ping > TimeSpan.FromDays(1))
+            settings.Fault(PingInterval, DurationText.Format(ping), "at least 100ms and at most 24h");
+        return new BridgeSessionOptions { ReconnectMin = minimum, ReconnectMax = maximum, KeepAliveInterval = ping };
     }
 
     public static (LogLevel Level, LogFormat Format) Log(SettingsReader settings) => (

@@ -28,7 +28,7 @@ internal static partial class ConnectCommand
         Arguments = [Bundles],
         Options =
         [
-            Map, Passphrase, BridgeCli.Context, BridgeCli.StateDir, BridgeCli.ReconnectMin, BridgeCli.ReconnectMax,
+            Map, Passphrase, BridgeCli.Context, BridgeCli.StateDir, BridgeCli.ReconnectMin, BridgeCli.ReconnectMax, BridgeCli.PingInterval,
             CommonOptions.LogLevel, CommonOptions.LogFormat, CommonOptions.Config,
         ],
         Examples =
@@ -140,12 +140,13 @@ internal static partial class ConnectCommand
         {
             foreach (var context in contexts)
             {
-                BridgeConsumer? consumer = null;
+                var created = new TaskCompletionSource<BridgeConsumer>(TaskCreationOptions.RunContinuationsAsynchronously);
                 var control = await ControlSocket.StartAsync(
-                    state.SocketPath(context), async (question, value) => consumer is null ? null : await AnswerAsync(consumer, question, value));
+                    state.SocketPath(context), async (question, value) => await AnswerAsync(await created.Task, question, value));
                 if (control is not null)
                     controls.Add(control);
-                consumer = BridgeConsumer.Create(state, context, moves, options, loggers);
+                var consumer = BridgeConsumer.Create(state, context, moves, options, loggers);
+                created.SetResult(consumer);
                 consumers.Add(consumer);
             }
 
@@ -173,7 +174,7 @@ internal static partial class ConnectCommand
     private static async Task<object?> AnswerAsync(BridgeConsumer consumer, string question, string value) => question switch
     {
         "status" => await consumer.GetStateAsync(),
-        "check" when BridgeCli.Mapping(Uri.UnescapeDataString(value), out var grant, out _) => new CheckAnswer(await consumer.CheckAsync(grant)),
+        "check" when BridgeCli.Mapping(value, out var grant, out _) => new CheckAnswer(await consumer.CheckAsync(grant)),
         _ => null,
     };
 

@@ -18,7 +18,7 @@ internal static partial class ServeCommand
             + "Ctrl-C and SIGTERM let open connections finish; a second Ctrl-C ends at once.",
         Options =
         [
-            BridgeCli.Context, BridgeCli.StateDir, BridgeCli.ReconnectMin, BridgeCli.ReconnectMax,
+            BridgeCli.Context, BridgeCli.StateDir, BridgeCli.ReconnectMin, BridgeCli.ReconnectMax, BridgeCli.PingInterval,
             CommonOptions.LogLevel, CommonOptions.LogFormat, CommonOptions.Config,
         ],
         Examples = [new("", "vtunnel serve")],
@@ -36,11 +36,11 @@ internal static partial class ServeCommand
             using var interrupts = new Interrupts();
             await using var log = LoggingHost.Create(level, format);
             var logger = log.Loggers.CreateLogger(typeof(ServeCommand).FullName!);
-            BridgePublisher? publisher = null;
+            var started = new TaskCompletionSource<BridgePublisher>(TaskCreationOptions.RunContinuationsAsynchronously);
             await using var control = await ControlSocket.StartAsync(
-                state.SocketPath(context), async (question, _) => question == "status" && publisher is not null ? await publisher.GetStateAsync() : null);
-            publisher = BridgePublisher.Start(state, context, options, log.Loggers);
-            await using var running = publisher;
+                state.SocketPath(context), async (question, _) => question == "status" ? await (await started.Task).GetStateAsync() : null);
+            await using var publisher = BridgePublisher.Start(state, context, options, log.Loggers);
+            started.SetResult(publisher);
             LogServing(logger, context);
             if (control is null)
                 LogNoStatus(logger, state.Path);

@@ -189,6 +189,8 @@ internal static class StatusCommands
     {
         var state = BridgeCli.State(settings);
         var named = settings.Text(BridgeCli.Context);
+        if (state.ContextNames.Count == 0 && File.Exists(Path.Combine(state.Path, RelayStore.FileName)))
+            throw new BridgeException(BridgeError.Invalid, $"{state.Path} is a relay's state, and this is for publishers and consumers; 'vtunnel status' and 'vtunnel relay list' say how the relay is");
         var name = named ?? (state.CurrentContext is { } current && state.ContextNames.Contains(current) ? current
             : state.ContextNames is [var only] ? only
             : state.Resolve(ContextKind.Consumer, null));
@@ -231,7 +233,8 @@ internal static class StatusCommands
         try
         {
             await socket.ConnectAsync(addresses, context.Relay.Port, cancellationToken);
-            Passed("TCP", $"{socket.Client.RemoteEndPoint}");
+            var found = (IPEndPoint)socket.Client.RemoteEndPoint!;
+            Passed("TCP", $"{(found.Address.IsIPv4MappedToIPv6 ? new IPEndPoint(found.Address.MapToIPv4(), found.Port) : found)}");
         }
         catch (SocketException e)
         {
@@ -318,7 +321,7 @@ internal static class StatusCommands
         {
             RequireProbe(running);
             var open = running.Ports.Select(port => BridgeCli.Mapping($"{port.Port}:{port.Target}", out var grant, out _) ? grant : null).OfType<BridgeGrant>().ToList();
-            await TestGrantsAsync(open, async grant => (await ControlSocket.AskAsync<CheckAnswer>(path, $"check?{Uri.EscapeDataString(grant.ToString())}"))?.Problem);
+            await TestGrantsAsync(open, async grant => (await ControlSocket.AskAsync<CheckAnswer>(path, "check", grant.ToString()))?.Problem);
             return;
         }
 
