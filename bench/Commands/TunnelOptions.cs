@@ -11,8 +11,8 @@ internal static class TunnelOptions
 {
     public static Command Create(string name, string description, bool withPeers, Func<BenchPlan, string?, int> run, string[] arguments)
     {
-        var scenario = List("--scenario", withPeers ? "throughput,latency,connects" : string.Join(',', BenchPlan.AllScenarios), [.. BenchPlan.AllScenarios, "volume", "scale", "bridge"]);
-        scenario.Description = $"What to measure, with commas between: {string.Join(", ", BenchPlan.AllScenarios)}; volume, memory after moving much, which takes long; scale, thousands of streams and of sessions; and bridge, two networks through a relay.";
+        var scenario = List("--scenario", withPeers ? "throughput,latency,connects" : string.Join(',', BenchPlan.StandardScenarios), [.. BenchPlan.StandardScenarios, "proxy", "volume", "scale", "bridge"]);
+        scenario.Description = $"What to measure, with commas between: {string.Join(", ", BenchPlan.StandardScenarios)}; proxy, the HTTP proxy beside nginx; volume, memory after moving much, which takes long; scale, thousands of streams and of sessions; and bridge, two networks through a relay.";
         var protocol = List("--protocol", "v2,v1", ["v1", "v2"]);
         protocol.Description = "Protocols of the program, with commas between.";
         var streams = new Option<int[]>("--streams") { Description = "Numbers of streams for throughput, 1 to 1000, with commas between.", DefaultValueFactory = _ => [1, 8, 64], CustomParser = ParseNumbers };

@@ -12,14 +12,14 @@ namespace VTunnel.Bench.Scenarios;
 /// <summary>What to measure.</summary>
 internal sealed record BenchPlan
 {
-    public static readonly string[] AllScenarios = ["throughput", "latency", "connects", "idle", "fairness", "wan", "resume", "proxy"];
+    public static readonly string[] StandardScenarios = ["throughput", "latency", "connects", "idle", "fairness", "wan", "resume"];
 
     public required IReadOnlyList<string> Arguments { get; init; }
 
     /// <summary>The vtunnel program.</summary>
     public required string Program { get; init; }
 
-    public IReadOnlyList<string> Scenarios { get; init; } = AllScenarios;
+    public IReadOnlyList<string> Scenarios { get; init; } = StandardScenarios;
 
     public IReadOnlyList<string> Protocols { get; init; } = ["v2", "v1"];
 
