@@ -66,28 +66,13 @@ internal static class AppCommands
     }
 
     private static Task<int> RunList(SettingsReader settings) => PublisherCli.WithStore(settings, store =>
-    {
-        var apps = store.ListApps();
-        if (settings.Switch(BridgeCli.Json))
-        {
-            BridgeCli.PrintJson(apps);
-        }
-        else if (settings.Switch(BridgeCli.Quiet))
-        {
-            foreach (var app in apps)
-                Console.Out.WriteLine(app.Name);
-        }
-        else if (apps.Count == 0)
-        {
-            Console.Out.WriteLine("There is no application yet. Next: vtunnel create app web -m 8080:80");
-        }
-        else
-        {
-            BridgeCli.PrintTable(["APPLICATION", "TARGETS"], apps.Select(app => new[] { app.Name, BridgeCli.Grants(app.Maps) }));
-        }
-
-        return ExitCodes.Success;
-    });
+        BridgeCli.PrintList(
+            settings,
+            store.ListApps(),
+            app => app.Name,
+            "There is no application yet. Next: vtunnel create app web -m 8080:80",
+            ["APPLICATION", "TARGETS"],
+            app => [app.Name, BridgeCli.Grants(app.Maps)]));
 
     private static Task<int> RunEdit(SettingsReader settings)
     {

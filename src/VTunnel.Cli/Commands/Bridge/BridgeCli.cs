@@ -84,6 +84,31 @@ internal static class BridgeCli
             Console.Out.WriteLine(string.Join("  ", row.Select((cell, column) => cell.PadRight(widths[column]))).TrimEnd());
     }
 
+    /// <summary>What a list command prints: JSON for <c>--json</c>, names alone for <c>--quiet</c>, else a table, or what to do where there is nothing.</summary>
+    public static int PrintList<T>(
+        SettingsReader settings, IReadOnlyList<T> items, Func<T, string> name, string whenEmpty, IReadOnlyList<string> heads, Func<T, string[]> row, Func<T, object?>? json = null)
+    {
+        if (settings.Switch(Json))
+        {
+            PrintJson(json is null ? (object)items : items.Select(json));
+        }
+        else if (settings.Switch(Quiet))
+        {
+            foreach (var item in items)
+                Console.Out.WriteLine(name(item));
+        }
+        else if (items.Count == 0)
+        {
+            Console.Out.WriteLine(whenEmpty);
+        }
+        else
+        {
+            PrintTable(heads, items.Select(row));
+        }
+
+        return ExitCodes.Success;
+    }
+
     public static string Name(SettingsReader settings, int index, ArgumentSpec spec)
     {
         var name = settings.Arguments.ElementAtOrDefault(index) ?? "";

@@ -75,9 +75,22 @@ internal static class ConfigCommand
         var state = BridgeCli.State(settings);
         var current = state.CurrentContext;
         var contexts = state.ContextNames.Select(name => (Name: name, Context: state.Load(name))).ToList();
-        if (settings.Switch(BridgeCli.Json))
-        {
-            BridgeCli.PrintJson(contexts.Select(found => new
+        return BridgeCli.PrintList(
+            settings,
+            contexts,
+            found => found.Name,
+            $"There is no context in {state.Path} yet. Next: vtunnel connect BUNDLE, or vtunnel join RELAY-URL CODE",
+            ["", "NAME", "KIND", "RELAY", "PUBLISHER", "USER"],
+            found =>
+            [
+                found.Name == current ? "*" : "",
+                found.Name,
+                found.Context.Kind == ContextKind.Publisher ? "publisher" : "consumer",
+                found.Context.Relay.ToString(),
+                $"{found.Context.PublisherName} ({found.Context.Publisher[..12]})",
+                found.Context.User ?? "",
+            ],
+            found => new
             {
                 found.Name,
                 IsCurrent = found.Name == current,
@@ -86,32 +99,7 @@ internal static class ConfigCommand
                 found.Context.Publisher,
                 found.Context.PublisherName,
                 found.Context.User,
-            }));
-        }
-        else if (settings.Switch(BridgeCli.Quiet))
-        {
-            contexts.ForEach(found => Console.Out.WriteLine(found.Name));
-        }
-        else if (contexts.Count == 0)
-        {
-            Console.Out.WriteLine($"There is no context in {state.Path} yet. Next: vtunnel connect BUNDLE, or vtunnel join RELAY-URL CODE");
-        }
-        else
-        {
-            BridgeCli.PrintTable(
-                ["", "NAME", "KIND", "RELAY", "PUBLISHER", "USER"],
-                contexts.Select(found => new[]
-                {
-                    found.Name == current ? "*" : "",
-                    found.Name,
-                    found.Context.Kind == ContextKind.Publisher ? "publisher" : "consumer",
-                    found.Context.Relay.ToString(),
-                    $"{found.Context.PublisherName} ({found.Context.Publisher[..12]})",
-                    found.Context.User ?? "",
-                }));
-        }
-
-        return ExitCodes.Success;
+            });
     });
 
     private static Task<int> RunUse(SettingsReader settings) => BridgeCli.Run(settings, () =>

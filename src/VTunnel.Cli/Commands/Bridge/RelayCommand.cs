@@ -149,36 +149,22 @@ internal static partial class RelayCommand
                 BytesFromPublisher = now?.BytesFromPublisher ?? 0,
             };
         }).ToList();
-        if (settings.Switch(BridgeCli.Json))
-        {
-            BridgeCli.PrintJson(rows);
-        }
-        else if (settings.Switch(BridgeCli.Quiet))
-        {
-            foreach (var row in rows)
-                Console.Out.WriteLine(row.Fingerprint);
-        }
-        else if (rows.Count == 0)
-        {
-            Console.Out.WriteLine("Nobody is enrolled yet. Next: vtunnel relay invite");
-        }
-        else
-        {
-            BridgeCli.PrintTable(
-                ["NAME", "FINGERPRINT", "ENROLLED", "STATE", "CONNECTIONS", "FROM USERS", "FROM PUBLISHER"],
-                rows.Select(row => new[]
-                {
-                    row.Name,
-                    row.Fingerprint[..12],
-                    BridgeCli.Time(row.Enrolled),
-                    !row.RelayIsRunning ? "the relay is not running" : row.IsConnected ? $"connected from {row.Remote}" : "not connected",
-                    $"{row.Streams}",
-                    BridgeCli.Bytes(row.BytesFromConsumers),
-                    BridgeCli.Bytes(row.BytesFromPublisher),
-                }));
-        }
-
-        return ExitCodes.Success;
+        return BridgeCli.PrintList(
+            settings,
+            rows,
+            row => row.Fingerprint,
+            "Nobody is enrolled yet. Next: vtunnel relay invite",
+            ["NAME", "FINGERPRINT", "ENROLLED", "STATE", "CONNECTIONS", "FROM USERS", "FROM PUBLISHER"],
+            row =>
+            [
+                row.Name,
+                row.Fingerprint[..12],
+                BridgeCli.Time(row.Enrolled),
+                !row.RelayIsRunning ? "the relay is not running" : row.IsConnected ? $"connected from {row.Remote}" : "not connected",
+                $"{row.Streams}",
+                BridgeCli.Bytes(row.BytesFromConsumers),
+                BridgeCli.Bytes(row.BytesFromPublisher),
+            ]);
     });
 
     private static Task<int> RunRemove(SettingsReader settings) => BridgeCli.Run(settings, () =>

@@ -160,33 +160,13 @@ internal static class UserCommands
     }
 
     private static Task<int> RunList(SettingsReader settings) => PublisherCli.WithStore(settings, store =>
-    {
-        var users = store.ListUsers();
-        if (settings.Switch(BridgeCli.Json))
-        {
-            BridgeCli.PrintJson(users);
-        }
-        else if (settings.Switch(BridgeCli.Quiet))
-        {
-            foreach (var user in users)
-                Console.Out.WriteLine(user.Name);
-        }
-        else if (users.Count == 0)
-        {
-            Console.Out.WriteLine("There is no user yet. Next: vtunnel create user alice -m 5432:5432");
-        }
-        else
-        {
-            BridgeCli.PrintTable(
-                ["USER", "STATE", "EXPIRES", "APPLICATIONS", "MAY REACH"],
-                users.Select(user => new[]
-                {
-                    user.Name, State(user), user.Expires is { } expires ? BridgeCli.Time(expires) : "never", string.Join(", ", user.Apps), BridgeCli.Grants(user.Grants),
-                }));
-        }
-
-        return ExitCodes.Success;
-    });
+        BridgeCli.PrintList(
+            settings,
+            store.ListUsers(),
+            user => user.Name,
+            "There is no user yet. Next: vtunnel create user alice -m 5432:5432",
+            ["USER", "STATE", "EXPIRES", "APPLICATIONS", "MAY REACH"],
+            user => [user.Name, State(user), user.Expires is { } expires ? BridgeCli.Time(expires) : "never", string.Join(", ", user.Apps), BridgeCli.Grants(user.Grants)]));
 
     private static string State(BridgeUser user) => user.Revoked is not null ? "revoked" : user.Expires <= Now ? "expired" : "admitted";
 
