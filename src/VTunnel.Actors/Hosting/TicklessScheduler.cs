@@ -53,10 +53,15 @@ internal sealed class TicklessScheduler : SchedulerBase, IDisposable
     {
         if (_isDisposed)
             throw new SchedulerException("The actor system has ended: nothing can be scheduled any more.");
-        job.Start(Milliseconds(delay), interval is { } period ? Math.Max(1, Milliseconds(period)) : System.Threading.Timeout.Infinite);
+        job.Start(Due(delay), interval is { } period ? Math.Max(1, Milliseconds(period)) : System.Threading.Timeout.Infinite);
     }
 
-    /// <summary>Rounded up: nothing is early.</summary>
+    /// <summary>
+    /// Rounded up, and one more: timers count whole milliseconds of a clock that was read at any moment within one, so that they are
+    /// early by up to one. Nothing of ours is.
+    /// </summary>
+    private static long Due(TimeSpan delay) => delay <= TimeSpan.Zero ? 0 : Milliseconds(delay) + 1;
+
     private static long Milliseconds(TimeSpan time) => (long)Math.Ceiling(time.TotalMilliseconds);
 
     private abstract class Job(TicklessScheduler scheduler, ICancelable? cancelable)
