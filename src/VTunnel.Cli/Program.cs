@@ -1,3 +1,4 @@
+using System.Globalization;
 using VTunnel.Cli.Commands;
 using VTunnel.Cli.Hosting;
 using VTunnel.Cli.Settings;
@@ -10,13 +11,18 @@ internal static class Program
     /// <summary>.NET's own switch: what a socket's data wakes runs on the thread that polls the sockets.</summary>
     private const string InlineCompletions = "DOTNET_SYSTEM_NET_SOCKETS_INLINE_COMPLETIONS";
 
+    /// <summary>.NET's own switch: how many threads poll sockets. With inline completions it would be one for each processor.</summary>
+    private const string PollingThreads = "DOTNET_SYSTEM_NET_SOCKETS_THREAD_COUNT";
+
     private static async Task<int> Main(string[] arguments)
     {
         // Read when the first socket is used. A third less processor time on bulk, and safe here because nothing in this
         // program waits on such a thread; whoever doubts it sets the variable to 0. An application that embeds the engine has
         // other code on these threads and decides for itself.
-        if (Environment.GetEnvironmentVariable(InlineCompletions) is null)
-            Environment.SetEnvironmentVariable(InlineCompletions, "1");
+        SetUnlessSet(InlineCompletions, "1");
+
+        // A session runs on one thread at a time, wherever its sockets are polled: more threads than that mostly wake each other.
+        SetUnlessSet(PollingThreads, Math.Max(1, Environment.ProcessorCount / 2).ToString(CultureInfo.InvariantCulture));
         try
         {
             return await new CommandTree(CommandSpecs.Root, RunAsync).InvokeAsync(arguments);
@@ -27,6 +33,12 @@ internal static class Program
             Console.Error.WriteLine(OneLine.Of($"vtunnel: internal error: {e}"));
             return ExitCodes.InternalError;
         }
+    }
+
+    private static void SetUnlessSet(string variable, string value)
+    {
+        if (Environment.GetEnvironmentVariable(variable) is null)
+            Environment.SetEnvironmentVariable(variable, value);
     }
 
     private static Task<int> RunAsync(ParsedCommand parsed)

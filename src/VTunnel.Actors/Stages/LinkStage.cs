@@ -48,12 +48,18 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
     private readonly Inlet<ByteSlice> _in = new("Link.in");
     private readonly Outlet<ByteSlice> _out = new("Link.out");
     private readonly LinkState _link;
+    private readonly Func<bool> _isInteractive;
     private readonly IActorRef _session;
     private readonly TimeProvider _clock;
 
-    public LinkStage(LinkState link, IActorRef session, TimeProvider clock)
+    /// <param name="link">The protocol; owned by the stage from now on.</param>
+    /// <param name="isInteractive">Whether somebody waits for small answers; asked inside the graph before each write.</param>
+    /// <param name="session">Told what <see cref="LinkEvents"/> says.</param>
+    /// <param name="clock">For what the protocol measures.</param>
+    public LinkStage(LinkState link, Func<bool> isInteractive, IActorRef session, TimeProvider clock)
     {
         _link = link;
+        _isInteractive = isInteractive;
         _session = session;
         _clock = clock;
         Shape = new FlowShape<ByteSlice, ByteSlice>(_in, _out);
@@ -371,6 +377,7 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
         /// <summary>Writes what was pushed and asks for more. A lost carrier can fill the replay buffer between the two.</summary>
         private void Write()
         {
+            _link.IsInteractive = _stage._isInteractive();
             if (_unwritten is { } slice)
             {
                 if (_link.WritableBytes == 0 && !_link.IsEnded)

@@ -61,6 +61,6 @@ internal static class SessionGraph
     public static (ISessionPump Pump, ILinkPort Link) RunV2(
         IMaterializer materializer, V2Session protocol, LinkState link, IActorRef session, RoleMetrics metrics) =>
         Flow.FromGraph(new SessionPumpStage<ByteSlice>(protocol, session, metrics, TimeProvider.System))
-            .JoinMaterialized(Flow.FromGraph(new LinkStage(link, session, TimeProvider.System)), Keep.Both)
+            .JoinMaterialized(Flow.FromGraph(new LinkStage(link, () => protocol.IsInteractive, session, TimeProvider.System)), Keep.Both)
             .Run(materializer);
 }

@@ -24,6 +24,12 @@ public sealed record LinkOptions
     public int InitialReplayWindowBytes { get; init; } = 512 * 1024;
 
     /// <summary>
+    /// The same while <see cref="LinkState.IsInteractive"/> says that somebody waits for small answers. Default 256 KiB; never
+    /// more than <see cref="InitialReplayWindowBytes"/>. Less halves what an answer waits behind, and costs bulk up to a fifth of its rate.
+    /// </summary>
+    public int InteractiveReplayWindowBytes { get; init; } = 256 * 1024;
+
+    /// <summary>
     /// The bound of that growth, and so of the memory of one link's replay buffer (plus one slice written last, plus one
     /// chunk). Default 64 MiB. Limits the rate to this much per round trip.
     /// </summary>
@@ -66,6 +72,8 @@ public sealed record LinkOptions
             errors.Add($"{nameof(AckDelay)} is {AckDelay}; it is 0 to 1 s.");
         if (InitialReplayWindowBytes is < 1 or > 1 << 30)
             errors.Add($"{nameof(InitialReplayWindowBytes)} is {InitialReplayWindowBytes}; it is 1 to {1 << 30}.");
+        if (InteractiveReplayWindowBytes is < 1 or > 1 << 30)
+            errors.Add($"{nameof(InteractiveReplayWindowBytes)} is {InteractiveReplayWindowBytes}; it is 1 to {1 << 30}.");
         if (MaxReplayWindowBytes is < 1 or > 1 << 30)
             errors.Add($"{nameof(MaxReplayWindowBytes)} is {MaxReplayWindowBytes}; it is 1 to {1 << 30}.");
         if (ReceiveWindowBytes is < 1 or > 1 << 30)

@@ -75,7 +75,7 @@ public sealed class LinkState
             throw new ArgumentException(string.Join(' ', errors), nameof(options));
 
         (Role, _options, Id, _secret) = (role, options, id, secret);
-        _window = new ReplayWindow(options.InitialReplayWindowBytes, options.MaxReplayWindowBytes);
+        _window = new ReplayWindow(options.InitialReplayWindowBytes, options.InteractiveReplayWindowBytes, options.MaxReplayWindowBytes);
         _resumeWindow = options.ResumeWindow;
     }
 
@@ -107,6 +107,16 @@ public sealed class LinkState
 
     /// <summary>The most that is held for replay at present, in bytes of memory; grows up to <see cref="LinkOptions.MaxReplayWindowBytes"/>.</summary>
     public int ReplayWindowBytes => _window.Bytes;
+
+    /// <summary>
+    /// Whether somebody waits for small answers among the bytes of this link; set by the layer above, which knows. Keeps what is
+    /// under way shorter, where the path does not need more.
+    /// </summary>
+    public bool IsInteractive
+    {
+        get => _window.IsInteractive;
+        set => _window.IsInteractive = value;
+    }
 
     /// <summary>The memory held for replay, in bytes.</summary>
     public long ReplayBufferedBytes => _replay.Cost;
@@ -400,7 +410,7 @@ public sealed class LinkState
         LinkId = Id,
         Attempt = _attempt,
         NextOffset = _received,
-        ReplayWindowBytes = _window.Bytes,
+        ReplayWindowBytes = _window.LeastBytes,
         ReceiveWindowBytes = _options.ReceiveWindowBytes,
         KeepAliveInterval = _options.KeepAliveInterval,
         ResumeWindow = _options.ResumeWindow,

@@ -9,7 +9,7 @@ namespace VTunnel.Protocol.Link;
 /// <remarks>
 /// The round trip is the shortest that was measured, so it is that of the path without queues. What a busy machine needs
 /// beyond it, since a process may be off the processor for longer than a round trip on loopback takes, is in the initial
-/// window, which is never fallen below.
+/// window, which is never fallen below; half of it while somebody waits for small answers, who waits behind all of it.
 /// </remarks>
 internal sealed class ReplayWindow
 {
@@ -17,19 +17,28 @@ internal sealed class ReplayWindow
     private static readonly TimeSpan ShortestSample = TimeSpan.FromMilliseconds(10);
 
     private readonly int _leastBytes;
+    private readonly int _leastInteractiveBytes;
     private readonly int _maxBytes;
+    private int _neededBytes;
     private TimeSpan _since;
     private long _acknowledged;
     private bool _wasFull;
 
-    public ReplayWindow(int initialBytes, int maxBytes)
+    public ReplayWindow(int initialBytes, int interactiveBytes, int maxBytes)
     {
         _maxBytes = maxBytes;
-        Bytes = _leastBytes = Math.Min(initialBytes, maxBytes);
+        _leastBytes = Math.Min(initialBytes, maxBytes);
+        _neededBytes = _leastInteractiveBytes = Math.Min(interactiveBytes, _leastBytes);
     }
 
+    /// <summary>Whether somebody waits for small answers: then the window never falls below a lower bound.</summary>
+    public bool IsInteractive { get; set; }
+
     /// <summary>The window, in bytes of memory.</summary>
-    public int Bytes { get; private set; }
+    public int Bytes => Math.Max(_neededBytes, IsInteractive ? _leastInteractiveBytes : _leastBytes);
+
+    /// <summary>What the window may be at once without having been measured anew.</summary>
+    public int LeastBytes => _neededBytes;
 
     /// <summary>Says how much is held, after each write.</summary>
     public void OnHeld(long bytes) => _wasFull |= bytes >= Bytes - (Bytes / 4);
@@ -46,10 +55,11 @@ internal sealed class ReplayWindow
             return;
 
         var perRoundTrip = _acknowledged * (roundTrip / elapsed);
-        if (_wasFull && perRoundTrip * 2 > Bytes)
-            Bytes = (int)Math.Min(_maxBytes, Math.Min(perRoundTrip, Bytes) * 2);
-        else if (_wasFull && perRoundTrip * 8 < Bytes)
-            Bytes = Math.Max(_leastBytes, Bytes / 2);
+        var window = Bytes;
+        if (_wasFull && perRoundTrip * 2 > window)
+            _neededBytes = (int)Math.Min(_maxBytes, Math.Min(perRoundTrip, window) * 2);
+        else if (_wasFull && perRoundTrip * 8 < window)
+            _neededBytes = Math.Max(_leastInteractiveBytes, window / 2);
         Restart(now);
     }
 }

@@ -31,6 +31,15 @@ public sealed record MuxOptions
     public int SendQuantumBytes { get; init; } = ByteChunk.DefaultSize - ByteChunk.Headroom;
 
     /// <summary>
+    /// The largest payload of a frame while <see cref="MuxSession.IsInteractive"/>, in bytes. Default 131,008: a chunk of 128 KiB
+    /// less its headroom; at least 4 KiB, and no more than <see cref="SendQuantumBytes"/> has an effect.
+    /// </summary>
+    public int InteractiveQuantumBytes { get; init; } = (2 * ByteChunk.DefaultSize) - ByteChunk.Headroom;
+
+    /// <summary>How long a session counts as interactive after a small frame of a stream that sends little. Default 250 ms; zero turns it off.</summary>
+    public TimeSpan InteractiveHold { get; init; } = TimeSpan.FromMilliseconds(250);
+
+    /// <summary>
     /// Payload that all streams together may have queued for sending, in bytes. Default 4 MiB; at least
     /// <see cref="SendQuantumBytes"/>. Reads that were begun before it filled up may exceed it.
     /// </summary>
@@ -60,6 +69,8 @@ public sealed record MuxOptions
         Check(MaxSessionWindowBytes >= 0, nameof(MaxSessionWindowBytes), MaxSessionWindowBytes, "0 or more");
         Check(IdleWindowTimeout > TimeSpan.Zero, nameof(IdleWindowTimeout), IdleWindowTimeout, "more than zero");
         Check(SendQuantumBytes is >= 4096 and <= 1 << 20, nameof(SendQuantumBytes), SendQuantumBytes, "4096 to 1048576");
+        Check(InteractiveQuantumBytes >= 4096, nameof(InteractiveQuantumBytes), InteractiveQuantumBytes, "4096 or more");
+        Check(InteractiveHold >= TimeSpan.Zero, nameof(InteractiveHold), InteractiveHold, "zero (off) or more");
         Check(MaxSendQueueBytes >= SendQuantumBytes, nameof(MaxSendQueueBytes), MaxSendQueueBytes, $"at least SendQuantumBytes ({SendQuantumBytes})");
         Check(MaxStreams >= 1, nameof(MaxStreams), MaxStreams, "1 or more");
         Check(MaxUnacceptedStreams >= 1, nameof(MaxUnacceptedStreams), MaxUnacceptedStreams, "1 or more");

@@ -52,6 +52,7 @@ public sealed class MuxSession
     private readonly RingQueue<uint> _pongs = new();
     private readonly RingQueue<uint> _resets = new();
 
+    private TimeSpan _interactiveUntil;
     private long _nextId;
     private int _unaccepted;
     private long _queuedBytes;
@@ -94,6 +95,12 @@ public sealed class MuxSession
 
     /// <summary>Bytes of payload that wait to be sent.</summary>
     public long QueuedBytes => _queuedBytes;
+
+    /// <summary>
+    /// Whether somebody waits for small answers: a stream that sends little has sent some, a moment ago. Frames are shorter then,
+    /// and the layer below should keep little under way.
+    /// </summary>
+    public bool IsInteractive => _interactiveUntil > Now;
 
     /// <summary>Bytes by which all receive windows together exceed their initial size.</summary>
     public long GrownWindowBytes => _windowBudget.Used;
@@ -653,6 +660,8 @@ public sealed class MuxSession
         {
             var payload = stream.Dequeue();
             _queuedBytes -= payload.Length;
+            if (!stream.IsUrgent && stream.IsInteractive(payload.Length))
+                _interactiveUntil = Now + _options.InteractiveHold;
             frame = new MuxFrameHeader(MuxFrameType.Data, MuxFrameFlags.None, stream.Id, (uint)payload.Length).Prepend(payload);
             CheckWritable(stream);
             WakeWaiting();
@@ -693,7 +702,7 @@ public sealed class MuxSession
         if (stream.IsGone || stream.Finished || _failure is not null)
             return 0;
 
-        var quantum = _options.SendQuantumBytes;
+        var quantum = IsInteractive ? Math.Min(_options.SendQuantumBytes, _options.InteractiveQuantumBytes) : _options.SendQuantumBytes;
         var room = quantum - stream.QueuedBytes;
         if (room < quantum / 2 || stream.QueuedFrames >= MaxQueuedFrames)
             return 0;

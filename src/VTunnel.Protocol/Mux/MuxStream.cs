@@ -5,7 +5,10 @@ namespace VTunnel.Protocol.Mux;
 /// <summary>One stream of a <see cref="MuxSession"/>: a handle for its owner, state for the session.</summary>
 public sealed class MuxStream : ScheduledEntry
 {
+    private const int InteractiveFrameBytes = 2048;
+
     private readonly RingQueue<ByteSlice> _queue = new();
+    private int _lastFrameBytes;
 
     internal MuxStream(uint id, bool isLocal, TimeSpan now)
     {
@@ -82,6 +85,14 @@ public sealed class MuxStream : ScheduledEntry
     internal bool WasWoken { get; set; }
 
     internal int QueuedFrames => _queue.Count;
+
+    /// <summary>Says that a frame goes out; whether it and the one before it were small, as those of somebody are who waits for answers.</summary>
+    internal bool IsInteractive(int frameBytes)
+    {
+        var wasSmall = _lastFrameBytes <= InteractiveFrameBytes;
+        _lastFrameBytes = frameBytes;
+        return wasSmall && frameBytes <= InteractiveFrameBytes;
+    }
 
     internal void Enqueue(ByteSlice payload)
     {

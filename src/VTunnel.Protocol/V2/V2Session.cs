@@ -67,6 +67,9 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
     /// <summary>Bytes of payload that wait to be sent.</summary>
     public long QueuedBytes => _mux.QueuedBytes;
 
+    /// <inheritdoc cref="MuxSession.IsInteractive"/>
+    public bool IsInteractive => _mux.IsInteractive;
+
     /// <summary>What the peer said of itself; null until it did.</summary>
     public Hello? PeerHello { get; private set; }
 

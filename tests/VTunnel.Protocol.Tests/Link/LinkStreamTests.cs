@@ -272,7 +272,7 @@ public sealed class LinkStreamTests
     [Fact]
     public void An_ack_is_due_at_once_after_256_KiB_and_goes_ahead_of_data()
     {
-        var pair = Connected(Quiet with { InitialReplayWindowBytes = 1 << 20 });
+        var pair = Connected(Quiet with { InitialReplayWindowBytes = 1 << 20, InteractiveReplayWindowBytes = 1 << 20 });
         pair.Server.Write(Pattern(5000));
         pair.Server.Receive(pair.ServerCarrier, pair.Now, [3, .. new byte[262_143]]);
         pair.Drain();
@@ -548,13 +548,14 @@ public sealed class LinkStreamTests
             HandshakeTimeout = TimeSpan.Zero,
             AckDelay = Seconds(2),
             InitialReplayWindowBytes = 0,
+            InteractiveReplayWindowBytes = 0,
             MaxReplayWindowBytes = -1,
             ReceiveWindowBytes = 0,
             MaxUnsentBytes = 0,
             AckAfterBytes = 0,
             Features = [new LinkFeature(1, false, new byte[256]), .. Enumerable.Range(2, 20).Select(id => new LinkFeature((ushort)id, false, new byte[255]))],
         }.GetErrors();
-        Assert.Equal(11, errors.Count);
+        Assert.Equal(12, errors.Count);
         var exception = Assert.Throws<ArgumentException>(() => LinkState.CreateClient(new LinkOptions { AckAfterBytes = 0, MaxUnsentBytes = 0 }));
         Assert.Contains("AckAfterBytes", exception.Message, StringComparison.Ordinal);
         Assert.Contains("MaxUnsentBytes", exception.Message, StringComparison.Ordinal);

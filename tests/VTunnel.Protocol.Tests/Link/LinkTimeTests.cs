@@ -200,6 +200,30 @@ public sealed class LinkTimeTests
     }
 
     [Fact]
+    public void The_replay_window_is_half_as_large_while_somebody_waits_for_small_answers()
+    {
+        var path = new Path(roundTrip: Ms(2), bytesPerSecond: 40_000_000, new LinkOptions());
+        path.Run(Seconds(1));
+        Assert.Equal(new LinkOptions().InitialReplayWindowBytes, path.Sender.ReplayWindowBytes);
+
+        path.Sender.IsInteractive = true;
+        path.Run(Seconds(1));
+        Assert.Equal(new LinkOptions().InteractiveReplayWindowBytes, path.Sender.ReplayWindowBytes);
+
+        path.Sender.IsInteractive = false;
+        Assert.Equal(new LinkOptions().InitialReplayWindowBytes, path.Sender.ReplayWindowBytes);
+    }
+
+    [Fact]
+    public void Small_answers_do_not_keep_the_replay_window_from_growing_to_what_the_path_needs()
+    {
+        var path = new Path(roundTrip: Ms(100), bytesPerSecond: long.MaxValue, new LinkOptions { MaxReplayWindowBytes = 16 << 20 });
+        path.Sender.IsInteractive = true;
+        path.Run(Seconds(2));
+        Assert.Equal(16 << 20, path.Sender.ReplayWindowBytes);
+    }
+
+    [Fact]
     public void A_bound_below_the_first_window_is_the_window()
     {
         var pair = Connected(Quiet with { MaxReplayWindowBytes = 1000 });

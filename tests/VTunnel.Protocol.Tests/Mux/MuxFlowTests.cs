@@ -41,6 +41,64 @@ public class MuxFlowTests
     }
 
     [Fact]
+    public void Frames_are_shorter_for_a_while_after_a_stream_that_sends_little_has_sent_some()
+    {
+        var options = new MuxOptions { SendQuantumBytes = 65_000, InteractiveQuantumBytes = 10_000, InteractiveHold = TimeSpan.FromMilliseconds(250) };
+        var pair = new MuxPair(options);
+        var (bulk, _) = pair.Open();
+        var (keys, _) = pair.Open();
+        Assert.False(pair.Dialer.IsInteractive);
+        Assert.Equal(65_000, pair.Dialer.SendAllowance(bulk));
+
+        pair.Dialer.Send(keys, Frames.Slice([1]));
+        Assert.False(pair.Dialer.IsInteractive);
+        pair.Send();
+        Assert.True(pair.Dialer.IsInteractive);
+        Assert.Equal(10_000, pair.Dialer.SendAllowance(bulk));
+
+        pair.Deliver(TimeSpan.FromMilliseconds(249));
+        Assert.True(pair.Dialer.IsInteractive);
+        pair.Deliver(TimeSpan.FromMilliseconds(1));
+        Assert.False(pair.Dialer.IsInteractive);
+        Assert.Equal(65_000, pair.Dialer.SendAllowance(bulk));
+    }
+
+    [Fact]
+    public void The_small_rest_of_much_makes_nobody_interactive_and_neither_do_control_messages()
+    {
+        var pair = new MuxPair();
+        var (bulk, _) = pair.Open();
+        var (control, _) = pair.Open();
+        pair.Dialer.Prioritize(control);
+        pair.Dialer.Send(bulk, Frames.Slice(new byte[60_000]));
+        pair.Send();
+        pair.Dialer.Send(bulk, Frames.Slice([1]));
+        pair.Dialer.Send(control, Frames.Slice([1]));
+        pair.Send();
+        Assert.False(pair.Dialer.IsInteractive);
+
+        // But it has become a stream that sends little by then.
+        pair.Dialer.Send(bulk, Frames.Slice([1]));
+        pair.Send();
+        Assert.True(pair.Dialer.IsInteractive);
+    }
+
+    [Fact]
+    public void What_was_allowed_before_a_stream_sent_little_may_still_be_sent()
+    {
+        var pair = new MuxPair(new MuxOptions { InteractiveQuantumBytes = 4096 });
+        var (bulk, _) = pair.Open();
+        var (keys, _) = pair.Open();
+        var allowed = pair.Dialer.SendAllowance(bulk);
+        pair.Dialer.Send(keys, Frames.Slice([1]));
+        pair.Send();
+        Assert.True(pair.Dialer.SendAllowance(bulk) < allowed);
+        pair.Dialer.Send(bulk, Frames.Slice(new byte[allowed]));
+        Assert.Equal(0, pair.Dialer.SendAllowance(bulk));
+        Assert.Equal(1, pair.Send());
+    }
+
+    [Fact]
     public void However_small_the_writes_a_stream_queues_at_most_64()
     {
         var pair = new MuxPair();

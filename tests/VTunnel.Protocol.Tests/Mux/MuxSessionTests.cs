@@ -575,8 +575,8 @@ public class MuxSessionTests
     public void Options_that_make_no_sense_are_refused_all_at_once()
     {
         var error = Assert.Throws<ArgumentException>(() => new MuxSession(
-            MuxRole.Dialer, new MuxOptions { MaxStreams = 0, SendQuantumBytes = 100, MaxStreamWindowBytes = 1, MaxSendQueueBytes = 5 }));
-        foreach (var key in new[] { "MaxStreams", "SendQuantumBytes", "MaxStreamWindowBytes", "MaxSendQueueBytes" })
+            MuxRole.Dialer, new MuxOptions { MaxStreams = 0, SendQuantumBytes = 100, MaxStreamWindowBytes = 1, MaxSendQueueBytes = 5, InteractiveQuantumBytes = 5, InteractiveHold = TimeSpan.FromTicks(-1) }));
+        foreach (var key in new[] { "MaxStreams", "SendQuantumBytes", "MaxStreamWindowBytes", "MaxSendQueueBytes", "InteractiveQuantumBytes", "InteractiveHold" })
             Assert.Contains(key, error.Message, StringComparison.Ordinal);
     }
 

@@ -102,6 +102,8 @@ public static class SessionSimulation
         return new MuxOptions
         {
             SendQuantumBytes = quantum,
+            InteractiveQuantumBytes = world.Pick(4096, 8192, 131_008),
+            InteractiveHold = TimeSpan.FromMilliseconds(world.Pick(0, 10, 250)),
             MaxSendQueueBytes = quantum * world.Random.Next(1, 10),
             MaxSessionWindowBytes = world.Pick(0, 300_000, 64 << 20),
             MaxStreamWindowBytes = world.Pick(MuxOptions.InitialWindowBytes, 1_000_000),

@@ -57,6 +57,8 @@ public sealed class SessionUser : ILinkUser
     /// <inheritdoc />
     public void OnSettled(LinkState link)
     {
+        ArgumentNullException.ThrowIfNull(link);
+        link.IsInteractive = _session.IsInteractive;
     }
 
     /// <inheritdoc />

@@ -97,6 +97,7 @@ public sealed class SimulatedNetwork
         KeepAliveInterval = _world.Pick(Ms(1000), Ms(2000), Ms(5000)),
         HandshakeTimeout = _world.Pick(Ms(2000), Ms(5000)),
         InitialReplayWindowBytes = _world.Magnitude(Math.Min(2048, options.InitialReplayWindowBytes), options.InitialReplayWindowBytes),
+        InteractiveReplayWindowBytes = _world.Magnitude(Math.Min(2048, options.InteractiveReplayWindowBytes), options.InteractiveReplayWindowBytes),
         ReceiveWindowBytes = _world.Magnitude(Math.Min(2048, options.ReceiveWindowBytes), options.ReceiveWindowBytes),
         MaxUnsentBytes = _world.Magnitude(Math.Min(1024, options.MaxUnsentBytes), options.MaxUnsentBytes),
         AckAfterBytes = _world.Pick(1, 5000, options.AckAfterBytes),
