@@ -368,7 +368,7 @@ internal sealed class TunnelBench : IDisposable
                 // In turn, for what a machine does to one of them in half a second is more than they differ by.
                 var plain = new List<double> { Rate(fresh) };
                 var through = new List<double>();
-                while (through.Count < 5)
+                while (through.Count < 15)
                 {
                     through.Add(Rate(proxied));
                     plain.Add(Rate(fresh));

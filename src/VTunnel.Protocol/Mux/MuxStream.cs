@@ -5,10 +5,11 @@ namespace VTunnel.Protocol.Mux;
 /// <summary>One stream of a <see cref="MuxSession"/>: a handle for its owner, state for the session.</summary>
 public sealed class MuxStream : ScheduledEntry
 {
-    private const int InteractiveFrameBytes = 2048;
+    private const int SmallFrameBytes = 2048;
+    private const int InteractiveFrames = 4;
 
     private readonly RingQueue<ByteSlice> _queue = new();
-    private int _lastFrameBytes;
+    private int _smallFrames;
 
     internal MuxStream(uint id, bool isLocal, TimeSpan now)
     {
@@ -86,12 +87,14 @@ public sealed class MuxStream : ScheduledEntry
 
     internal int QueuedFrames => _queue.Count;
 
-    /// <summary>Says that a frame goes out; whether it and the one before it were small, as those of somebody are who waits for answers.</summary>
+    /// <summary>
+    /// Says that a frame goes out; whether this is the stream of somebody who waits for answers: one small frame after another. The few
+    /// with which a download begins do not make one.
+    /// </summary>
     internal bool IsInteractive(int frameBytes)
     {
-        var wasSmall = _lastFrameBytes <= InteractiveFrameBytes;
-        _lastFrameBytes = frameBytes;
-        return wasSmall && frameBytes <= InteractiveFrameBytes;
+        _smallFrames = frameBytes > SmallFrameBytes ? 0 : Math.Min(_smallFrames + 1, InteractiveFrames);
+        return _smallFrames == InteractiveFrames;
     }
 
     internal void Enqueue(ByteSlice payload)

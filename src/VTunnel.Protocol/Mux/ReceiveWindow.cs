@@ -32,6 +32,13 @@ internal struct ReceiveWindow
     /// </summary>
     private const int MaxUpdateBytes = 1024 * 1024;
 
+    /// <summary>
+    /// What a stream gets that has used half of its first window within <see cref="BulkTime"/>, whatever the round trip: room for two of
+    /// the largest frames, so that one can be under way while the other is being taken.
+    /// </summary>
+    private const int BulkBytes = 2 * MuxOptions.InitialWindowBytes;
+    private static readonly TimeSpan BulkTime = TimeSpan.FromMilliseconds(100);
+
     private long _charged;
     private long _epochConsumed;
     private TimeSpan _epochStart;
@@ -93,7 +100,7 @@ internal struct ReceiveWindow
         _epochConsumed += bytes;
         if (_epochConsumed >= Target / 2)
         {
-            if (roundTrip > TimeSpan.Zero && LimitsTheRate(now, roundTrip))
+            if (IsBulk(now) || (roundTrip > TimeSpan.Zero && LimitsTheRate(now, roundTrip)))
                 Grow(budget, options);
             _epochConsumed = 0;
             _epochStart = now;
@@ -130,6 +137,8 @@ internal struct ReceiveWindow
     // will. Rates are compared, not times, so that the rule holds for every size of window.
     private readonly bool LimitsTheRate(TimeSpan now, TimeSpan roundTrip) =>
         (double)_epochConsumed * 2 * roundTrip.Ticks >= (double)Target * (now - _epochStart).Ticks;
+
+    private readonly bool IsBulk(TimeSpan now) => Target < BulkBytes && now - _epochStart < BulkTime;
 
     private void Shrink(TimeSpan now)
     {

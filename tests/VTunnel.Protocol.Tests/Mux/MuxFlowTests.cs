@@ -50,6 +50,8 @@ public class MuxFlowTests
         Assert.False(pair.Dialer.IsInteractive);
         Assert.Equal(65_000, pair.Dialer.SendAllowance(bulk));
 
+        SendSmall(pair, keys, 3);
+        Assert.False(pair.Dialer.IsInteractive);
         pair.Dialer.Send(keys, Frames.Slice([1]));
         Assert.False(pair.Dialer.IsInteractive);
         pair.Send();
@@ -72,15 +74,25 @@ public class MuxFlowTests
         pair.Dialer.Prioritize(control);
         pair.Dialer.Send(bulk, Frames.Slice(new byte[60_000]));
         pair.Send();
-        pair.Dialer.Send(bulk, Frames.Slice([1]));
-        pair.Dialer.Send(control, Frames.Slice([1]));
-        pair.Send();
+        SendSmall(pair, bulk, 3);
+        SendSmall(pair, control, 10);
+        Assert.False(pair.Dialer.IsInteractive);
+        pair.Dialer.Send(bulk, Frames.Slice(new byte[3000]));
+        SendSmall(pair, bulk, 3);
         Assert.False(pair.Dialer.IsInteractive);
 
-        // But it has become a stream that sends little by then.
-        pair.Dialer.Send(bulk, Frames.Slice([1]));
-        pair.Send();
+        // But then it has become a stream that sends little.
+        SendSmall(pair, bulk, 1);
         Assert.True(pair.Dialer.IsInteractive);
+    }
+
+    private static void SendSmall(MuxPair pair, MuxStream stream, int count)
+    {
+        for (var i = 0; i < count; i++)
+        {
+            pair.Dialer.Send(stream, Frames.Slice([1]));
+            pair.Send();
+        }
     }
 
     [Fact]
@@ -90,8 +102,7 @@ public class MuxFlowTests
         var (bulk, _) = pair.Open();
         var (keys, _) = pair.Open();
         var allowed = pair.Dialer.SendAllowance(bulk);
-        pair.Dialer.Send(keys, Frames.Slice([1]));
-        pair.Send();
+        SendSmall(pair, keys, 4);
         Assert.True(pair.Dialer.SendAllowance(bulk) < allowed);
         pair.Dialer.Send(bulk, Frames.Slice(new byte[allowed]));
         Assert.Equal(0, pair.Dialer.SendAllowance(bulk));

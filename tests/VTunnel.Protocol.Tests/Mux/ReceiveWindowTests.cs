@@ -72,7 +72,7 @@ public class ReceiveWindowTests
     }
 
     [Fact]
-    public void A_window_does_not_grow_while_the_round_trip_is_unknown()
+    public void A_window_that_carries_bulk_holds_two_of_the_largest_frames_and_does_not_grow_further_while_the_round_trip_is_unknown()
     {
         var window = new ReceiveWindow(_now);
         for (var i = 0; i < 10; i++)
@@ -82,7 +82,21 @@ public class ReceiveWindowTests
             window.TakeCredit();
         }
 
-        Assert.Equal(Initial, window.Target);
+        Assert.Equal(2 * Initial, window.Target);
+        Assert.Equal(Initial, _budget.Used);
+    }
+
+    [Fact]
+    public void Bulk_gets_no_more_than_the_bounds_of_stream_and_session()
+    {
+        foreach (var (options, budget) in new[] { (new MuxOptions { MaxStreamWindowBytes = Initial }, _budget), (_options, new WindowBudget(0)) })
+        {
+            var window = new ReceiveWindow(_now);
+            Assert.True(window.TryReceive(Initial));
+            window.Consume(Initial, _now, TimeSpan.Zero, budget, options);
+            Assert.Equal(Initial, window.Target);
+            Assert.Equal(0, budget.Used);
+        }
     }
 
     [Fact]
