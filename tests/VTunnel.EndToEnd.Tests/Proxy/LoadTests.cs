@@ -42,30 +42,39 @@ public sealed class LoadTests
         return found.WorkingSet64 / (1024 * 1024);
     }
 
-    [Fact]
-    public async Task Large_uploads_and_downloads_pass_at_constant_memory()
+    [Theory]
+    [InlineData("http://store.test", false)]
+    [InlineData("http://store.test", false, "-p")]
+    [InlineData("https://store.test", true)]
+    [InlineData("https://store.test", true, "--http1.1")]
+    public async Task Large_uploads_and_downloads_pass_at_constant_memory(string url, bool isIntercepted, params string[] way)
     {
         const long GrowthMiB = 160;
+        using var folder = new TempDirectory();
+        var authority = folder.File("ca.pem");
+        if (isIntercepted)
+        {
+            await Tools.RunAsync(BuiltProgram.File, ["ca", "create", "--out", authority]);
+            way = [.. way, "--cacert", authority];
+        }
+
         await using var store = await StartStoreAsync();
-        await using var server = await ServerProgram.StartAsync(["--proxy", "0"]);
+        await using var server = await ServerProgram.StartAsync(["--proxy", "0", .. isIntercepted ? (string[])["--proxy-mitm-ca", authority] : []]);
         var proxy = "http://" + (await server.Program.Output.WaitForAsync("Proxy listening on ")).Split(' ')[^1];
         await using var client = BuiltProgram.Start(["client", "--server", server.Url, "--forward", $"store.test=127.0.0.1:{store.Port}"]);
         await client.Output.WaitForAsync("Forwarding store.test");
+        string[] curl = ["-sS", "-x", proxy, .. way];
 
-        foreach (var way in (string[][])[[], ["-p"]])
-        {
-            // Warm: what the first megabytes cost is code, pools and windows.
-            await Tools.RunAsync("curl", ["-sS", "-x", proxy, .. way, "-o", "/dev/null", "http://store.test/33554432"], timeout: BulkTimeout);
-            var (serverBefore, clientBefore) = (ResidentMiB(server.Program.Id), ResidentMiB(client.Id));
-            var down = await Tools.RunAsync(
-                "curl", ["-sS", "-x", proxy, .. way, "-o", "/dev/null", "-w", "%{size_download}", $"http://store.test/{BulkBytes}"], timeout: BulkTimeout);
-            Assert.Equal($"{BulkBytes}", down.StandardOutput);
-            var up = await Tools.RunAsync(
-                "bash", ["-c", $"head -c {BulkBytes} /dev/zero | curl -sS -x {proxy} {string.Join(' ', way)} -T - http://store.test/"], timeout: BulkTimeout);
-            Assert.Equal($"{BulkBytes}", up.StandardOutput);
-            Assert.InRange(ResidentMiB(server.Program.Id), 0, serverBefore + GrowthMiB);
-            Assert.InRange(ResidentMiB(client.Id), 0, clientBefore + GrowthMiB);
-        }
+        // Warm: what the first megabytes cost is code, pools and windows.
+        await Tools.RunAsync("curl", [.. curl, "-o", "/dev/null", $"{url}/33554432"], timeout: BulkTimeout);
+        var (serverBefore, clientBefore) = (ResidentMiB(server.Program.Id), ResidentMiB(client.Id));
+        var down = await Tools.RunAsync("curl", [.. curl, "-o", "/dev/null", "-w", "%{size_download}", $"{url}/{BulkBytes}"], timeout: BulkTimeout);
+        Assert.Equal($"{BulkBytes}", down.StandardOutput);
+        var up = await Tools.RunAsync(
+            "bash", ["-c", $"head -c {BulkBytes} /dev/zero | curl {string.Join(' ', curl)} -T - {url}/"], timeout: BulkTimeout);
+        Assert.Equal($"{BulkBytes}", up.StandardOutput);
+        Assert.InRange(ResidentMiB(server.Program.Id), 0, serverBefore + GrowthMiB);
+        Assert.InRange(ResidentMiB(client.Id), 0, clientBefore + GrowthMiB);
     }
 
     [Fact]
