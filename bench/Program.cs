@@ -75,7 +75,12 @@ internal static class Program
         if (!OperatingSystem.IsLinux())
             throw new BenchException("processor time and memory of other processes are read from Linux's /proc: run the bench on Linux");
         var progress = Progress.ToStandardError();
-        plan = plan with { Program = plan.Program.Length > 0 ? plan.Program : PublishedProgram.Make(progress) };
+        if (plan.Program.Length == 0)
+        {
+            progress.Next("publishing the program");
+            plan = plan with { Program = PublishedProgram.Make() };
+        }
+
         using var bench = new TunnelBench(plan, progress, stop);
         var result = bench.Run();
         progress.End();

@@ -7,23 +7,23 @@ namespace VTunnel.Bench.Commands;
 /// <summary>The program as users get it: published, and compiled ahead of time.</summary>
 internal static class PublishedProgram
 {
-    /// <summary>Publishes it from the sources that this bench was built with, unless nothing has changed, and gives its file.</summary>
-    public static string Make(Progress progress)
+    /// <summary>Publishes it from the sources that this bench was built with, as far as they have changed, and gives its file.</summary>
+    /// <exception cref="BenchException">It cannot be published; says why.</exception>
+    public static string Make()
     {
         var root = typeof(PublishedProgram).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().First(one => one.Key == "RepositoryRoot").Value!;
         var project = Path.Combine(root, "src", "VTunnel.Cli");
         if (!Directory.Exists(project))
             throw new BenchException($"the program's sources are not in {project}: say with --program which program to measure");
 
-        progress.Next("publishing the program");
         var folder = Path.Combine(root, "bench", "obj", "program");
         var runtime = $"linux-{RuntimeInformation.OSArchitecture.ToString().ToLowerInvariant()}";
-        var start = new ProcessStartInfo("dotnet", ["publish", project, "-c", "Release", "-r", runtime, "-o", folder, "-nologo", "-v", "quiet", "-p:RunAnalyzers=false"])
+        var start = new ProcessStartInfo("dotnet", ["publish", project, "-c", "Release", "-r", runtime, "-o", folder, "-nologo", "-v", "quiet"])
         {
             RedirectStandardOutput = true,
         };
 
-        // `dotnet run` sets these for itself.
+        // Whoever builds or tests sets these for itself.
         foreach (var name in (string[])["MSBUILD_EXE_PATH", "MSBuildSDKsPath", "MSBuildExtensionsPath"])
             start.Environment.Remove(name);
         using var publish = Process.Start(start) ?? throw new BenchException("dotnet cannot be started");

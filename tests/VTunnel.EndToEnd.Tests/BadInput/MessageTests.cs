@@ -228,6 +228,9 @@ public sealed class MessageTests : IAsyncLifetime
                 await bystander.AssertUnharmedAsync();
                 stalled = round == 20 && !asking.IsCompleted;
             }
+
+            // A server that ends the session instead says why.
+            Assert.False(asking.IsFaulted, $"after {asked} questions: {asking.Exception?.Message}\n{_host.Log.Lines.Text()}");
         }
 
         Assert.InRange(asked, 1000, TooMany - 1);

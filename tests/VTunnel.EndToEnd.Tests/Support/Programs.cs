@@ -5,7 +5,7 @@ using VTunnel.Testing.Programs;
 
 namespace VTunnel.EndToEnd.Tests.Support;
 
-/// <summary>The real program, as it was built beside these tests.</summary>
+/// <inheritdoc cref="VTunnelProgram"/>
 internal static class BuiltProgram
 {
     public static string File => VTunnelProgram.Path;
