@@ -475,9 +475,9 @@ internal sealed class TunnelBench : IDisposable
             return;
         using var fresh = new TunnelCandidate(_plan.Program, running.Name, _target.Port);
         Move(1);
-        var early = fresh.ResidentBytes();
+        var early = ResidentAtRest(fresh);
         Move(_plan.VolumeGigabytes - 1);
-        var late = fresh.ResidentBytes();
+        var late = ResidentAtRest(fresh);
         Add("volume", "pull-8", fresh, "resident-early", "MB", round, early / 1e6);
         Add("volume", "pull-8", fresh, "resident-late", "MB", round, late / 1e6);
         Add("volume", "pull-8", fresh, "resident-growth", "×", round, late / (double)early);
