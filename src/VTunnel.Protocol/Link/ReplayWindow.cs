@@ -37,8 +37,8 @@ internal sealed class ReplayWindow
     /// <summary>The window, in bytes of memory.</summary>
     public int Bytes => Math.Max(_neededBytes, IsInteractive ? _leastInteractiveBytes : _leastBytes);
 
-    /// <summary>What the window may be at once without having been measured anew.</summary>
-    public int LeastBytes => _neededBytes;
+    /// <summary>The least that <see cref="Bytes"/> ever is: a peer that acknowledges often enough for this does for all.</summary>
+    public int LeastBytes => _leastInteractiveBytes;
 
     /// <summary>Says how much is held, after each write.</summary>
     public void OnHeld(long bytes) => _wasFull |= bytes >= Bytes - (Bytes / 4);

@@ -224,6 +224,15 @@ public sealed class LinkTimeTests
     }
 
     [Fact]
+    public void A_hello_announces_the_least_window_so_that_acks_come_often_enough_when_a_grown_one_has_shrunk()
+    {
+        var path = new Path(roundTrip: Ms(100), bytesPerSecond: long.MaxValue, new LinkOptions { MaxReplayWindowBytes = 16 << 20 });
+        path.Run(Seconds(1.5));
+        Assert.Equal(16 << 20, path.Sender.ReplayWindowBytes);
+        Assert.Equal(new LinkOptions().InteractiveReplayWindowBytes, path.Redial().ReplayWindowBytes);
+    }
+
+    [Fact]
     public void A_bound_below_the_first_window_is_the_window()
     {
         var pair = Connected(Quiet with { MaxReplayWindowBytes = 1000 });
@@ -286,6 +295,13 @@ public sealed class LinkTimeTests
 
         /// <summary>What leaves the queue on the way to the receiver, which takes whatever it is given.</summary>
         public long QueueBytesPerSecond { get; set; } = long.MaxValue;
+
+        /// <summary>The sender comes back on another carrier: what it says there.</summary>
+        public LinkHello Redial()
+        {
+            Assert.True(LinkAcceptor.TryRead(Sender.Take(Sender.AttachCarrier(_now), _now), [], out var hello, out _));
+            return hello;
+        }
 
         public void Run(TimeSpan time)
         {
