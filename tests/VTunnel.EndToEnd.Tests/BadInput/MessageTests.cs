@@ -229,8 +229,12 @@ public sealed class MessageTests : IAsyncLifetime
                 stalled = round == 20 && !asking.IsCompleted;
             }
 
-            // A server that ends the session instead says why.
-            Assert.False(asking.IsFaulted, $"after {asked} questions: {asking.Exception?.Message}\n{_host.Log.Lines.Text()}");
+            if (!asking.IsFaulted)
+                continue;
+
+            // Its questions can be read faster than a busy machine answers them; once too many answers wait, the session ends.
+            await _host.Log.Lines.WaitForAsync("answers to its requests unread");
+            break;
         }
 
         Assert.InRange(asked, 1000, TooMany - 1);
