@@ -36,7 +36,7 @@ public sealed record MuxOptions
     /// </summary>
     public int InteractiveQuantumBytes { get; init; } = (2 * ByteChunk.DefaultSize) - ByteChunk.Headroom;
 
-    /// <summary>How long a session counts as interactive after a frame of up to 2 KiB on a stream that sends nothing else. Default 250 ms; zero turns it off.</summary>
+    /// <summary>How long a session counts as interactive after the fourth or a later frame of up to 2 KiB in a row on one stream. Default 250 ms; zero turns it off.</summary>
     public TimeSpan InteractiveHold { get; init; } = TimeSpan.FromMilliseconds(250);
 
     /// <summary>
