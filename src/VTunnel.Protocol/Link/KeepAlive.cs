@@ -30,6 +30,9 @@ internal sealed class KeepAlive
     /// <summary>The shortest round trip on this carrier, which queues least hide; null before the first answer.</summary>
     public TimeSpan? ShortestRoundTripTime { get; private set; }
 
+    /// <summary>When a round trip was last about as short as the shortest.</summary>
+    public TimeSpan LastShortRoundTrip { get; private set; }
+
     /// <summary>When to call <see cref="Advance"/>; null for never.</summary>
     public TimeSpan? Deadline =>
         !_isRunning || _interval == TimeSpan.Zero ? null : (_askedSinceHeard ? _askedAt : _lastHeard) + _interval;
@@ -70,9 +73,14 @@ internal sealed class KeepAlive
         RoundTripTime = RoundTripTime is { } smoothed ? smoothed + ((sample - smoothed) / 8) : sample;
         if (ShortestRoundTripTime is null || sample < ShortestRoundTripTime)
             ShortestRoundTripTime = sample;
+        if (sample <= ShortestRoundTripTime * 1.25)
+            LastShortRoundTrip = now;
         if (_firstPingsLeft > 0)
             (_firstPingsLeft, IsPingDue) = (_firstPingsLeft - 1, true);
     }
+
+    /// <summary>The path has become longer; what was measured before is of no more use.</summary>
+    public void OnLongerPath(TimeSpan roundTrip, TimeSpan now) => (ShortestRoundTripTime, LastShortRoundTrip) = (roundTrip, now);
 
     /// <summary>Looks at the time. False: nothing was heard for two intervals, and the peer had one of them to answer in.</summary>
     public bool Advance(TimeSpan now)

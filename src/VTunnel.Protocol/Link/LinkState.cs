@@ -573,8 +573,9 @@ public sealed class LinkState
 
         _peerConsumed = offset;
         var freed = _replay.Acknowledge(Math.Min(offset, _replay.End));
-        if (_keepAlive.ShortestRoundTripTime is { } roundTrip)
-            _window.OnAcknowledged(freed, roundTrip, _now);
+        if (_keepAlive.ShortestRoundTripTime is { } shortest
+            && _window.OnAcknowledged(freed, shortest, _keepAlive.LastShortRoundTrip, _now) is { } longer)
+            _keepAlive.OnLongerPath(longer, _now);
         _keepAlive.OnActive(_now);
     }
 

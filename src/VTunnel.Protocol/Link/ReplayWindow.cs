@@ -7,15 +7,20 @@ namespace VTunnel.Protocol.Link;
 /// wait somewhere.
 /// </summary>
 /// <remarks>
-/// The round trip is the shortest that was measured, so it is that of the path without queues. What a busy machine needs
-/// beyond it, since a process may be off the processor for longer than a round trip on loopback takes, is in the initial
-/// window, which is never fallen below; half of it while somebody waits for small answers, who waits behind all of it.
+/// The round trip is the shortest that was measured, so it is that of the path without queues; a <see cref="WindowTrial"/> finds
+/// out where the path has become longer. What a busy machine needs beyond it, since a process may be off the processor for
+/// longer than a round trip on loopback takes, is in the initial window, which is never fallen below; half of it while somebody
+/// waits for small answers, who waits behind all of it, and for whose sake nothing is tried.
 /// </remarks>
 internal sealed class ReplayWindow
 {
     /// <summary>A rate is measured over this long at least: in less, a pause or the burst after it would be taken for the rate.</summary>
     private static readonly TimeSpan ShortestSample = TimeSpan.FromMilliseconds(10);
 
+    /// <summary>For so long no round trip as short as the shortest, and the window is tried.</summary>
+    private static readonly TimeSpan TryAfter = TimeSpan.FromSeconds(10);
+
+    private readonly WindowTrial _trial = new();
     private readonly int _leastBytes;
     private readonly int _leastInteractiveBytes;
     private readonly int _maxBytes;
@@ -23,6 +28,7 @@ internal sealed class ReplayWindow
     private TimeSpan _since;
     private long _acknowledged;
     private bool _wasFull;
+    private TimeSpan _lastTrial;
 
     public ReplayWindow(int initialBytes, int interactiveBytes, int maxBytes)
     {
@@ -35,31 +41,72 @@ internal sealed class ReplayWindow
     public bool IsInteractive { get; set; }
 
     /// <summary>The window, in bytes of memory.</summary>
-    public int Bytes => Math.Max(_neededBytes, IsInteractive ? _leastInteractiveBytes : _leastBytes);
+    public int Bytes
+    {
+        get
+        {
+            var bytes = Math.Max(_neededBytes, IsInteractive ? _leastInteractiveBytes : _leastBytes);
+            return _trial.IsRaised && !IsInteractive ? (int)Math.Min(_maxBytes, 2L * bytes) : bytes;
+        }
+    }
 
     /// <summary>The least that <see cref="Bytes"/> ever is: a peer that acknowledges often enough for this does for all.</summary>
     public int LeastBytes => _leastInteractiveBytes;
 
     /// <summary>Says how much is held, after each write.</summary>
-    public void OnHeld(long bytes) => _wasFull |= bytes >= Bytes - (Bytes / 4);
+    public void OnHeld(long bytes)
+    {
+        if (bytes < Bytes - (Bytes / 4))
+            return;
+        _wasFull = true;
+        _trial.OnFull();
+    }
 
     /// <summary>Measures anew: there is a new carrier.</summary>
-    public void Restart(TimeSpan now) => (_since, _acknowledged, _wasFull) = (now, 0, false);
+    public void Restart(TimeSpan now)
+    {
+        _trial.Cancel();
+        RestartSample(now);
+        _lastTrial = now;
+    }
 
     /// <summary>Says how much memory an ACK freed.</summary>
-    public void OnAcknowledged(long bytes, TimeSpan roundTrip, TimeSpan now)
+    /// <param name="bytes">How much.</param>
+    /// <param name="roundTrip">The shortest round trip.</param>
+    /// <param name="lastShort">When a round trip was last about as short.</param>
+    /// <param name="now">The time.</param>
+    /// <returns>Null, or the shortest round trip that there is now, where the path has become longer.</returns>
+    public TimeSpan? OnAcknowledged(long bytes, TimeSpan roundTrip, TimeSpan lastShort, TimeSpan now)
     {
+        if (IsInteractive)
+            _trial.Cancel();
+        if (_trial.IsRunning)
+            return Try(bytes, now);
+
         _acknowledged += bytes;
         var elapsed = now - _since;
         if (elapsed < roundTrip || elapsed < ShortestSample)
-            return;
+            return null;
 
         var perRoundTrip = _acknowledged * (roundTrip / elapsed);
         var window = Bytes;
         if (_wasFull && perRoundTrip * 2 > window)
             _neededBytes = (int)Math.Min(_maxBytes, Math.Min(perRoundTrip, window) * 2);
+        else if (_wasFull && now - lastShort >= TryAfter && now - _lastTrial >= TryAfter && !IsInteractive && window < _maxBytes)
+            _trial.Begin(now);
         else if (_wasFull && perRoundTrip * 8 < window)
             _neededBytes = Math.Max(_leastInteractiveBytes, window / 2);
-        Restart(now);
+        RestartSample(now);
+        return null;
     }
+
+    private TimeSpan? Try(long bytes, TimeSpan now)
+    {
+        var roundTrip = _trial.OnAcknowledged(bytes, Bytes, now);
+        if (!_trial.IsRunning)
+            Restart(now);
+        return roundTrip;
+    }
+
+    private void RestartSample(TimeSpan now) => (_since, _acknowledged, _wasFull) = (now, 0, false);
 }

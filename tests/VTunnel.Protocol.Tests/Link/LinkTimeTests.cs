@@ -183,6 +183,36 @@ public sealed class LinkTimeTests
     }
 
     [Fact]
+    public void The_replay_window_follows_a_path_that_becomes_longer()
+    {
+        // 50 MB/s x 10 ms = 0.5 MB under way, and 5 MB where the same carrier takes a way of 100 ms.
+        var path = new Path(roundTrip: Ms(10), bytesPerSecond: 50_000_000, new LinkOptions());
+        path.Run(Seconds(5));
+        path.RoundTrip = Ms(100);
+        path.Run(Seconds(15));
+        var before = path.Delivered;
+        path.Run(Seconds(20));
+        Assert.InRange(path.Delivered - before, 950_000_000, 1_010_000_000);
+    }
+
+    [Fact]
+    public void The_replay_window_stays_what_the_path_needs_where_every_measurement_meets_a_queue()
+    {
+        // 5 MB/s x 100 ms = 0.5 MB; all else that is under way lies in a queue and makes each answer later.
+        var path = new Path(roundTrip: Ms(100), bytesPerSecond: long.MaxValue, new LinkOptions()) { QueueBytesPerSecond = 5_000_000 };
+        path.Run(Seconds(10));
+        var (before, greatest) = (path.Delivered, 0);
+        for (var i = 0; i < 500; i++)
+        {
+            path.Run(Ms(100));
+            greatest = Math.Max(greatest, path.Sender.ReplayWindowBytes);
+        }
+
+        Assert.InRange(greatest, 500_000, 3_000_000);
+        Assert.InRange(path.Delivered - before, 242_000_000, 251_000_000);
+    }
+
+    [Fact]
     public void A_burst_after_a_pause_is_not_taken_for_the_rate()
     {
         // A round trip far shorter than the pauses of a busy machine: what piles up meanwhile arrives in one moment.
@@ -267,7 +297,7 @@ public sealed class LinkTimeTests
         private readonly LinkState _receiver;
         private readonly int _senderCarrier;
         private readonly int _receiverCarrier;
-        private readonly TimeSpan _delay;
+        private TimeSpan _delay;
         private readonly Queue<(TimeSpan At, byte[] Message)> _there = new();
         private readonly Queue<(TimeSpan At, byte[] Message)> _back = new();
         private readonly byte[] _chunk = new byte[65_000];
@@ -295,6 +325,12 @@ public sealed class LinkTimeTests
 
         /// <summary>What leaves the queue on the way to the receiver, which takes whatever it is given.</summary>
         public long QueueBytesPerSecond { get; set; } = long.MaxValue;
+
+        /// <summary>From now on, as where packets take another way.</summary>
+        public TimeSpan RoundTrip
+        {
+            set => _delay = value / 2;
+        }
 
         /// <summary>The sender comes back on another carrier: what it says there.</summary>
         public LinkHello Redial()
