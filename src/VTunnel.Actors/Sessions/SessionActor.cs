@@ -104,14 +104,9 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     {
         switch (message)
         {
-            case PumpEvents.ControlReceived control:
-                OnControl(control.Message);
-                break;
-            case PumpEvents.StreamRequested requested:
-                OnStreamRequested(requested);
-                break;
-            case PumpEvents.StreamCancelled cancelled:
-                Context.Child(StreamName(cancelled.Key)).Tell(StreamProtocol.Cancel.Instance);
+            case PumpEvents.ICausedByPeer caused:
+                OnCausedByPeer(caused);
+                Pump.ConfirmHandled();
                 break;
             case PumpEvents.SessionOver over:
                 TakeNothingNew();
@@ -148,6 +143,25 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
                 break;
             case SessionProtocol.End end:
                 EndSession(end.Reason, end.PeerIsGone);
+                break;
+            default:
+                Unhandled(message);
+                break;
+        }
+    }
+
+    private void OnCausedByPeer(PumpEvents.ICausedByPeer message)
+    {
+        switch (message)
+        {
+            case PumpEvents.ControlReceived control:
+                OnControl(control.Message);
+                break;
+            case PumpEvents.StreamRequested requested:
+                OnStreamRequested(requested);
+                break;
+            case PumpEvents.StreamCancelled cancelled:
+                Context.Child(StreamName(cancelled.Key)).Tell(StreamProtocol.Cancel.Instance);
                 break;
             default:
                 Unhandled(message);

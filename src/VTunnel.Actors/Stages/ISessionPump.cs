@@ -20,7 +20,7 @@ public readonly record struct StreamKey(uint Id, long Serial);
 /// </summary>
 public interface ISessionPump
 {
-    /// <summary>Whether reading from the session waits for a slow endpoint; silence means nothing meanwhile.</summary>
+    /// <summary>Whether reading from the session waits for a slow endpoint or for the session's actor; silence means nothing meanwhile.</summary>
     bool IsReceivePaused { get; }
 
     /// <summary>Opens a stream for a visitor.</summary>
@@ -38,6 +38,12 @@ public interface ISessionPump
     /// <summary>Refuses a stream that the peer opened, or breaks one that exists; nothing where it is gone.</summary>
     void Reset(StreamKey key);
 
+    /// <summary>
+    /// To be called by the session's actor after each <see cref="PumpEvents.ICausedByPeer"/> that it has dealt with: what a peer
+    /// asks for waits in the actor's mailbox, so the peer is read no further while too much of it waits there.
+    /// </summary>
+    void ConfirmHandled();
+
     /// <summary>Sends a message of the session.</summary>
     void SendControl(ControlMessage message);
 
@@ -54,14 +60,17 @@ public interface ISessionPump
 /// <summary>What a pump tells actors.</summary>
 public static class PumpEvents
 {
+    /// <summary>What a peer can cause as often as it likes: the session confirms each by <see cref="ISessionPump.ConfirmHandled"/>.</summary>
+    public interface ICausedByPeer;
+
     /// <summary>To the session: the peer sent a message of the session.</summary>
-    public sealed record ControlReceived(ControlMessage Message);
+    public sealed record ControlReceived(ControlMessage Message) : ICausedByPeer;
 
     /// <summary>To the session: the peer opened a stream; answer with <see cref="ISessionPump.Attach"/> or <see cref="ISessionPump.Reset"/>.</summary>
-    public sealed record StreamRequested(StreamKey Key, StreamRequest Request);
+    public sealed record StreamRequested(StreamKey Key, StreamRequest Request) : ICausedByPeer;
 
     /// <summary>To the session: a requested stream broke before it was attached.</summary>
-    public sealed record StreamCancelled(StreamKey Key);
+    public sealed record StreamCancelled(StreamKey Key) : ICausedByPeer;
 
     /// <summary>
     /// To the session: nothing more comes or goes, and why (null means in order); streams that have been received whole are

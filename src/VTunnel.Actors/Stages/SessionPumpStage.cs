@@ -189,6 +189,9 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         /// <summary>What may be held for endpoints whose streams the session has forgotten, before it is read no further.</summary>
         private const long MaxTailBytes = 16 * 1024 * 1024;
 
+        /// <summary>Messages that a peer caused and the session's actor has not dealt with, before the peer is read no further until half of them are.</summary>
+        private const int MaxUnhandled = 1024;
+
         private readonly SessionPumpStage<TFrame> _stage;
         private readonly IMultiplexer<TFrame> _mux;
         private readonly StageWake _wake;
@@ -210,6 +213,8 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         private int _stopped;
         private bool _givesSigns;
         private volatile bool _receivePaused;
+        private int _unhandled;
+        private bool _isSessionBehind;
 
         public Logic(SessionPumpStage<TFrame> stage)
             : base(stage.Shape)
@@ -229,6 +234,12 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         public void Attach(StreamKey key, StreamEndpoint endpoint, IActorRef owner) => Post(new Command.Attach(key, endpoint, owner));
 
         public void Reset(StreamKey key) => Post(new Command.Reset(key));
+
+        public void ConfirmHandled()
+        {
+            if (Interlocked.Decrement(ref _unhandled) == MaxUnhandled / 2)
+                _wake.Signal();
+        }
 
         public void SendControl(ControlMessage message) => Post(new Command.Control(message));
 
@@ -375,7 +386,8 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         private void PullIfAllowed()
         {
-            _receivePaused = !_mux.CanReceive || _tailBytes > MaxTailBytes;
+            _isSessionBehind = Volatile.Read(ref _unhandled) > (_isSessionBehind ? MaxUnhandled / 2 : MaxUnhandled - 1);
+            _receivePaused = !_mux.CanReceive || _tailBytes > MaxTailBytes || _isSessionBehind;
             if (_receivePaused && !_givesSigns)
             {
                 // Runs on until a pause is found over at one of its ticks: pauses may be many and short.
@@ -499,10 +511,10 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                     if (_stopping)
                         _mux.Reset(happened.StreamId);
                     else
-                        _stage._session.Tell(new PumpEvents.StreamRequested(Add(happened.StreamId).Key, happened.Request), ActorRefs.NoSender);
+                        TellSession(new PumpEvents.StreamRequested(Add(happened.StreamId).Key, happened.Request));
                     return;
                 case StreamEventKind.Control:
-                    _stage._session.Tell(new PumpEvents.ControlReceived(happened.Control!), ActorRefs.NoSender);
+                    TellSession(new PumpEvents.ControlReceived(happened.Control!));
                     return;
             }
 
@@ -535,7 +547,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                 case StreamEventKind.Reset:
                     stream.GoneFromSession = true;
                     if (stream.Endpoint is null)
-                        _stage._session.Tell(new PumpEvents.StreamCancelled(stream.Key), ActorRefs.NoSender);
+                        TellSession(new PumpEvents.StreamCancelled(stream.Key));
                     Break(stream, StreamEnd.PeerReset);
                     break;
 
@@ -543,6 +555,12 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
                     Read(stream);
                     break;
             }
+        }
+
+        private void TellSession(PumpEvents.ICausedByPeer message)
+        {
+            Interlocked.Increment(ref _unhandled);
+            _stage._session.Tell(message, ActorRefs.NoSender);
         }
 
         private void OnEndpointSignal(PumpedStream stream)

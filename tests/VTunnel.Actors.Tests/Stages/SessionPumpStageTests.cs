@@ -677,6 +677,36 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
     }
 
     [Fact]
+    public void A_peer_that_asks_faster_than_the_session_answers_is_read_no_further() => RunServer(bench =>
+    {
+        var asked = 0;
+        for (; bench.Wire.IsWanted; asked++)
+            bench.Wire.Put(new V1Message(V1MessageType.Listen, Port: 9000, Text: "localhost:80"));
+        Assert.Equal(1024, asked);
+        Assert.True(bench.Pump.IsReceivePaused);
+
+        for (var handled = 0; handled < 511; handled++)
+            bench.Pump.ConfirmHandled();
+        Assert.False(bench.Wire.IsWanted);
+        bench.Pump.ConfirmHandled();
+        Assert.True(bench.Wire.IsWanted);
+        Assert.False(bench.Pump.IsReceivePaused);
+    });
+
+    [Fact]
+    public void A_peer_that_opens_and_closes_faster_than_the_session_hears_of_it_is_read_no_further() => RunClient(bench =>
+    {
+        var opened = 0u;
+        for (; bench.Wire.IsWanted && opened < 10_000; opened++)
+        {
+            bench.Wire.Put(new V1Message(V1MessageType.Connect, opened + 1, 80));
+            bench.PutClose(opened + 1);
+        }
+
+        Assert.Equal(1024u, opened);
+    });
+
+    [Fact]
     public void A_fault_of_the_protocol_code_ends_the_session_and_nothing_else()
     {
         var session = CreateTestProbe();

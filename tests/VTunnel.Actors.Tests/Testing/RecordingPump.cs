@@ -39,6 +39,11 @@ internal sealed class RecordingPump(IActorRef observer) : ISessionPump
 
     public void Reset(StreamKey key) => observer.Tell(new PumpCall.Reset(key));
 
+    public void ConfirmHandled()
+    {
+        // A matter between pump and session; nothing here waits for it.
+    }
+
     public void SendControl(ControlMessage message) => observer.Tell(new PumpCall.Control(message));
 
     public void SendPing() => observer.Tell(new PumpCall.Ping());

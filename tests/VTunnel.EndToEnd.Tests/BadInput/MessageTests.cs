@@ -228,13 +228,6 @@ public sealed class MessageTests : IAsyncLifetime
                 await bystander.AssertUnharmedAsync();
                 stalled = round == 20 && !asking.IsCompleted;
             }
-
-            if (!asking.IsFaulted)
-                continue;
-
-            // Its questions can be read faster than a busy machine answers them; once too many answers wait, the session ends.
-            await _host.Log.Lines.WaitForAsync("answers to its requests unread");
-            break;
         }
 
         Assert.InRange(asked, 1000, TooMany - 1);
