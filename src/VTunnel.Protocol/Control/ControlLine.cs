@@ -64,6 +64,9 @@ internal readonly ref struct ControlLine
 
     public string? Type { get; }
 
+    /// <summary>The type for messages and logs.</summary>
+    public string ShownType => PeerText.Printable(Type ?? "(none)");
+
     public int? Port { get; }
 
     public string? LocalAddr { get; }
@@ -91,11 +94,11 @@ internal readonly ref struct ControlLine
     public void ThrowIfMalformed()
     {
         if (_malformed is not null)
-            throw Violation($"A control line of type {Type ?? "(none)"} {_malformed}.");
+            throw Violation($"A control line of type {ShownType} {_malformed}.");
     }
 
     /// <exception cref="SessionProtocolException">There is no port.</exception>
-    public int RequirePort() => Port ?? throw Violation($"A control line of type {Type} has no port.");
+    public int RequirePort() => Port ?? throw Violation($"A control line of type {ShownType} has no port.");
 
     private static string? Text(ref Utf8JsonReader json, string name, ref string? malformed)
     {

@@ -29,7 +29,7 @@ public sealed class StreamAnswer
         {
             "connected" => null,
             "connect_err" => PeerText.Printable(line.Error ?? ""),
-            _ => throw new SessionProtocolException(SessionError.ProtocolViolation, $"A stream was answered with a line of type {line.Type}."),
+            _ => throw new SessionProtocolException(SessionError.ProtocolViolation, $"A stream was answered with a line of type {line.ShownType}."),
         };
         return true;
     }

@@ -10,7 +10,12 @@ public static class PeerText
     {
         ArgumentNullException.ThrowIfNull(text);
         if (text.Length > maxLength)
-            text = string.Concat(text.AsSpan(0, maxLength), "…");
+        {
+            // Half a character is none.
+            var length = maxLength > 0 && char.IsHighSurrogate(text[maxLength - 1]) ? maxLength - 1 : maxLength;
+            text = string.Concat(text.AsSpan(0, length), "…");
+        }
+
         return text.Any(MustReplace)
             ? string.Create(text.Length, text, static (span, source) =>
             {
