@@ -79,8 +79,8 @@ internal sealed class KeepAlive
             (_firstPingsLeft, IsPingDue) = (_firstPingsLeft - 1, true);
     }
 
-    /// <summary>The path has become longer; what was measured before is of no more use.</summary>
-    public void OnLongerPath(TimeSpan roundTrip, TimeSpan now) => (ShortestRoundTripTime, LastShortRoundTrip) = (roundTrip, now);
+    /// <summary>The path has become longer, or was taken for that and has not.</summary>
+    public void OnShortestKnown(TimeSpan roundTrip, TimeSpan now) => (ShortestRoundTripTime, LastShortRoundTrip) = (roundTrip, now);
 
     /// <summary>Looks at the time. False: nothing was heard for two intervals, and the peer had one of them to answer in.</summary>
     public bool Advance(TimeSpan now)

@@ -574,8 +574,8 @@ public sealed class LinkState
         _peerConsumed = offset;
         var freed = _replay.Acknowledge(Math.Min(offset, _replay.End));
         if (_keepAlive.ShortestRoundTripTime is { } shortest
-            && _window.OnAcknowledged(freed, shortest, _keepAlive.LastShortRoundTrip, _now) is { } longer)
-            _keepAlive.OnLongerPath(longer, _now);
+            && _window.OnAcknowledged(freed, shortest, _keepAlive.LastShortRoundTrip, _now) is { } known)
+            _keepAlive.OnShortestKnown(known, _now);
         _keepAlive.OnActive(_now);
     }
 

@@ -20,6 +20,9 @@ internal sealed class ReplayWindow
     /// <summary>For so long no round trip as short as the shortest, and the window is tried.</summary>
     private static readonly TimeSpan TryAfter = TimeSpan.FromSeconds(10);
 
+    /// <summary>How often it is verified that a path is as long as a trial found it: a rate that varies can look like one.</summary>
+    private static readonly TimeSpan VerifyAfter = TimeSpan.FromSeconds(20);
+
     private readonly WindowTrial _trial = new();
     private readonly int _leastBytes;
     private readonly int _leastInteractiveBytes;
@@ -29,6 +32,9 @@ internal sealed class ReplayWindow
     private long _acknowledged;
     private bool _wasFull;
     private TimeSpan _lastTrial;
+    private TimeSpan? _measuredRoundTrip;
+    private bool _wasLimiting;
+    private bool _wasLowered;
 
     public ReplayWindow(int initialBytes, int interactiveBytes, int maxBytes)
     {
@@ -45,8 +51,11 @@ internal sealed class ReplayWindow
     {
         get
         {
-            var bytes = Math.Max(_neededBytes, IsInteractive ? _leastInteractiveBytes : _leastBytes);
-            return _trial.IsRaised && !IsInteractive ? (int)Math.Min(_maxBytes, 2L * bytes) : bytes;
+            var least = IsInteractive ? _leastInteractiveBytes : _leastBytes;
+            if (_trial.IsLowered)
+                return Math.Max(_neededBytes / 4, least);
+            var bytes = Math.Max(_neededBytes, least);
+            return _trial.IsRaised ? (int)Math.Min(_maxBytes, 2L * bytes) : bytes;
         }
     }
 
@@ -65,9 +74,8 @@ internal sealed class ReplayWindow
     /// <summary>Measures anew: there is a new carrier.</summary>
     public void Restart(TimeSpan now)
     {
-        _trial.Cancel();
-        RestartSample(now);
-        _lastTrial = now;
+        EndTrial(now);
+        (_measuredRoundTrip, _wasLimiting) = (null, false);
     }
 
     /// <summary>Says how much memory an ACK freed.</summary>
@@ -75,13 +83,11 @@ internal sealed class ReplayWindow
     /// <param name="roundTrip">The shortest round trip.</param>
     /// <param name="lastShort">When a round trip was last about as short.</param>
     /// <param name="now">The time.</param>
-    /// <returns>Null, or the shortest round trip that there is now, where the path has become longer.</returns>
+    /// <returns>Null, or what the shortest round trip has turned out to be, where the path has become longer, or was taken for that.</returns>
     public TimeSpan? OnAcknowledged(long bytes, TimeSpan roundTrip, TimeSpan lastShort, TimeSpan now)
     {
-        if (IsInteractive)
-            _trial.Cancel();
         if (_trial.IsRunning)
-            return Try(bytes, now);
+            return Try(bytes, roundTrip, now);
 
         _acknowledged += bytes;
         var elapsed = now - _since;
@@ -92,20 +98,66 @@ internal sealed class ReplayWindow
         var window = Bytes;
         if (_wasFull && perRoundTrip * 2 > window)
             _neededBytes = (int)Math.Min(_maxBytes, Math.Min(perRoundTrip, window) * 2);
-        else if (_wasFull && now - lastShort >= TryAfter && now - _lastTrial >= TryAfter && !IsInteractive && window < _maxBytes)
-            _trial.Begin(now);
+        else if (_wasFull && BeginTrialIfDue(lastShort, now))
+            return null;
         else if (_wasFull && perRoundTrip * 8 < window)
             _neededBytes = Math.Max(_leastInteractiveBytes, window / 2);
         RestartSample(now);
         return null;
     }
 
-    private TimeSpan? Try(long bytes, TimeSpan now)
+    private bool BeginTrialIfDue(TimeSpan lastShort, TimeSpan now)
     {
-        var roundTrip = _trial.OnAcknowledged(bytes, Bytes, now);
-        if (!_trial.IsRunning)
-            Restart(now);
-        return roundTrip;
+        var mayBeLonger = now - lastShort >= TryAfter && Bytes < _maxBytes;
+        var wasFoundLonger = _measuredRoundTrip is not null;
+        if (IsInteractive || now - _lastTrial < (wasFoundLonger ? VerifyAfter : TryAfter) || !(mayBeLonger || wasFoundLonger))
+            return false;
+
+        // A path that was found to be longer is verified, in turn with whether it has become longer still.
+        _wasLowered = wasFoundLonger && !(_wasLowered && mayBeLonger);
+        _trial.Begin(_wasLowered, now);
+        return true;
+    }
+
+    private TimeSpan? Try(long bytes, TimeSpan roundTrip, TimeSpan now)
+    {
+        if (IsInteractive)
+        {
+            EndTrial(now);
+            return null;
+        }
+
+        var verdict = _trial.OnAcknowledged(bytes, Bytes, now);
+        if (_trial.IsRunning)
+            return null;
+
+        // A rate that varies may grow just when there is more window: once is chance.
+        var isFirst = !_wasLimiting;
+        _wasLimiting = verdict == WindowTrial.Verdict.WindowLimits && isFirst;
+        EndTrial(now);
+        switch (verdict)
+        {
+            case WindowTrial.Verdict.WindowLimits when isFirst:
+                _trial.Begin(lowers: false, now);
+                return null;
+            case WindowTrial.Verdict.WindowLimits:
+                _measuredRoundTrip ??= roundTrip;
+                _wasLowered = false;
+                return _trial.RoundTrip;
+            case WindowTrial.Verdict.WindowIsSpare:
+                roundTrip = _measuredRoundTrip!.Value;
+                _measuredRoundTrip = null;
+                return roundTrip;
+            default:
+                return null;
+        }
+    }
+
+    private void EndTrial(TimeSpan now)
+    {
+        _trial.Cancel();
+        RestartSample(now);
+        _lastTrial = now;
     }
 
     private void RestartSample(TimeSpan now) => (_since, _acknowledged, _wasFull) = (now, 0, false);

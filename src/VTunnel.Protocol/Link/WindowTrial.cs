@@ -10,7 +10,7 @@ internal sealed class WindowTrial
     /// <summary>A spell lasts this long at least, so that what else a busy machine does counts little.</summary>
     private static readonly TimeSpan ShortestSpell = TimeSpan.FromMilliseconds(100);
 
-    /// <summary>By how much the rate must be greater with twice the window.</summary>
+    /// <summary>By how much the rate must differ.</summary>
     private const double Gain = 1.25;
 
     private Spell _spell;
@@ -18,71 +18,94 @@ internal sealed class WindowTrial
     private long _acknowledged;
     private bool _wasFull;
     private double _rateBefore;
-    private double _rateRaised;
+    private double _rateTried;
+    private bool _lowers;
 
     private enum Spell
     {
         None,
         Before,
-        Rising,
-        Raised,
-        Falling,
+        Changing,
+        Tried,
+        ChangingBack,
         After,
+    }
+
+    /// <summary>What a trial says.</summary>
+    public enum Verdict
+    {
+        /// <summary>It goes on, or says nothing.</summary>
+        None,
+
+        /// <summary>The window limits the rate.</summary>
+        WindowLimits,
+
+        /// <summary>So much is not needed.</summary>
+        WindowIsSpare,
     }
 
     public bool IsRunning => _spell != Spell.None;
 
     /// <summary>Whether there is to be twice the window now.</summary>
-    public bool IsRaised => _spell is Spell.Rising or Spell.Raised;
+    public bool IsRaised => IsTrying && !_lowers;
 
-    public void Begin(TimeSpan now) => Enter(Spell.Before, now);
+    /// <summary>Whether there is to be a quarter of the window now.</summary>
+    public bool IsLowered => IsTrying && _lowers;
+
+    /// <summary>The window's bytes over the usual rate: where the window limits, the round trip.</summary>
+    public TimeSpan RoundTrip { get; private set; }
+
+    private bool IsTrying => _spell is Spell.Changing or Spell.Tried;
+
+    public void Begin(bool lowers, TimeSpan now)
+    {
+        _lowers = lowers;
+        Enter(Spell.Before, now);
+    }
 
     public void Cancel() => _spell = Spell.None;
 
     /// <summary>The window was full, and so may be what limits the rate.</summary>
     public void OnFull() => _wasFull = true;
 
-    /// <summary>Says how much of <paramref name="window"/>, raised or not, an ACK freed.</summary>
-    /// <returns>When the trial ends and it was the window: the round trip that the path has now. Else null.</returns>
-    public TimeSpan? OnAcknowledged(long bytes, int window, TimeSpan now)
+    /// <summary>Says how much of <paramref name="window"/>, as it is now, an ACK freed.</summary>
+    public Verdict OnAcknowledged(long bytes, int window, TimeSpan now)
     {
         _acknowledged += bytes;
         var elapsed = now - _since;
 
         // What was sent before the window changed takes a round trip to be acknowledged; the connection below may need another.
-        var isSettling = _spell is Spell.Rising or Spell.Falling;
+        var ended = _spell;
+        var isSettling = ended is Spell.Changing or Spell.ChangingBack;
         if (_acknowledged < (isSettling ? 2L * window : window) || (!isSettling && elapsed < ShortestSpell))
-            return null;
-        if (isSettling)
-        {
-            Enter(_spell + 1, now);
-            return null;
-        }
+            return Verdict.None;
 
         var rate = _acknowledged / elapsed.TotalSeconds;
-        if (!_wasFull)
+        var wasFull = _wasFull;
+        Enter(ended + 1, now);
+        switch (ended)
         {
-            Cancel();
+            case Spell.Changing or Spell.ChangingBack:
+                return Verdict.None;
+            case Spell.Before when wasFull:
+                _rateBefore = rate;
+                return Verdict.None;
+            case Spell.Tried when wasFull:
+                _rateTried = rate;
+                return Verdict.None;
+            default:
+                // It is over: judged where the window was full to the end.
+                Cancel();
+                return ended == Spell.After && wasFull ? Judge(Math.Min(_rateBefore, rate), Math.Max(_rateBefore, rate), window) : Verdict.None;
         }
-        else if (_spell == Spell.Before)
-        {
-            _rateBefore = rate;
-            Enter(Spell.Rising, now);
-        }
-        else if (_spell == Spell.Raised)
-        {
-            _rateRaised = rate;
-            Enter(Spell.Falling, now);
-        }
-        else
-        {
-            Cancel();
-            var usual = Math.Max(_rateBefore, rate);
-            if (_rateRaised >= usual * Gain)
-                return TimeSpan.FromSeconds(window / usual);
-        }
+    }
 
-        return null;
+    private Verdict Judge(double least, double most, int window)
+    {
+        RoundTrip = TimeSpan.FromSeconds(window / most);
+        if (_lowers)
+            return _rateTried * Gain >= least ? Verdict.WindowIsSpare : Verdict.None;
+        return _rateTried >= most * Gain ? Verdict.WindowLimits : Verdict.None;
     }
 
     private void Enter(Spell spell, TimeSpan now) => (_spell, _since, _acknowledged, _wasFull) = (spell, now, 0, false);

@@ -193,6 +193,13 @@ public sealed class LinkTimeTests
         var before = path.Delivered;
         path.Run(Seconds(20));
         Assert.InRange(path.Delivered - before, 950_000_000, 1_010_000_000);
+
+        // And longer still; what is verified now and then in between costs little.
+        path.RoundTrip = Ms(300);
+        path.Run(Seconds(120));
+        before = path.Delivered;
+        path.Run(Seconds(100));
+        Assert.InRange(path.Delivered - before, 4_800_000_000, 5_050_000_000);
     }
 
     [Fact]
@@ -210,6 +217,65 @@ public sealed class LinkTimeTests
 
         Assert.InRange(greatest, 500_000, 3_000_000);
         Assert.InRange(path.Delivered - before, 242_000_000, 251_000_000);
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    [InlineData(7)]
+    [InlineData(10)]
+    [InlineData(11)]
+    public void A_rate_that_varies_does_not_keep_the_replay_window_large(int seed)
+    {
+        // 5 MB/s x 20 ms = 0.1 MB, more or less by half every 100 ms, as on a radio link that others share.
+        var random = new Random(seed);
+        var path = new Path(roundTrip: Ms(20), bytesPerSecond: long.MaxValue, new LinkOptions());
+        var windows = new List<int>();
+        for (var i = 0; i < 3000; i++)
+        {
+            path.QueueBytesPerSecond = 2_500_000 + random.Next(5_000_000);
+            path.Run(Ms(100));
+            windows.Add(path.Sender.ReplayWindowBytes);
+        }
+
+        // Taken for a longer path now and then, and not for long.
+        Assert.InRange(windows.Max(), new LinkOptions().InitialReplayWindowBytes, 8 * new LinkOptions().InitialReplayWindowBytes);
+        Assert.InRange(windows.Average(), new LinkOptions().InitialReplayWindowBytes, 2 * new LinkOptions().InitialReplayWindowBytes);
+    }
+
+    [Fact]
+    public void A_trial_that_is_given_up_because_somebody_waits_leaves_the_replay_window_as_it_was()
+    {
+        var window = new ReplayWindow(512 * 1024, 256 * 1024, 64 << 20);
+        var (now, roundTrip) = (TimeSpan.Zero, Ms(100));
+        window.Restart(now);
+        for (var i = 0; i < 50; i++)
+            RunOneRoundTrip(now);
+        var needed = window.Bytes;
+        var lastShort = now;
+        for (var i = 0; i < 102; i++)
+            RunOneRoundTrip(lastShort);
+        for (var burst = 0; burst < 8; burst++)
+        {
+            window.IsInteractive = true;
+            RunOneRoundTrip(lastShort);
+            RunOneRoundTrip(lastShort);
+            Assert.Equal(needed, window.Bytes);
+            window.IsInteractive = false;
+            RunOneRoundTrip(lastShort);
+        }
+
+        // 40 MB/s x 100 ms = 4 MB under way.
+        void RunOneRoundTrip(TimeSpan lastShort)
+        {
+            for (var i = 0; i < 10; i++)
+            {
+                now += roundTrip / 10;
+                window.OnHeld(window.Bytes);
+                window.OnAcknowledged(Math.Min(window.Bytes, 4 << 20) / 10, roundTrip, lastShort, now);
+            }
+        }
     }
 
     [Fact]
