@@ -343,7 +343,6 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             catch (Exception e)
             {
                 Fail(e);
-                return;
             }
 
             if (!_signals.IsEmpty)
@@ -807,6 +806,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
 
         protected override void OnTimer(object timerKey)
         {
+            Tick();
             if (timerKey is PumpedStream stream)
                 OnStreamTimer(stream);
             else if (timerKey is SignTimer)
@@ -1028,7 +1028,10 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             }
 
             _mux.Abandon();
-            RefuseLateCommands();
+
+            // Not thrown away: a write of a stream that is still being delivered may have completed just now.
+            if (!_signals.IsEmpty)
+                _wake.Signal();
         }
 
         private PumpedStream[] AllStreams() => [.. _streams.Values, .. _withoutId];

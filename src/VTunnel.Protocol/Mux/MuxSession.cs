@@ -41,6 +41,9 @@ public sealed class MuxSession
     private readonly MuxOptions _options;
     private readonly MuxRole _role;
     private readonly Dictionary<uint, MuxStream> _streams = [];
+
+    /// <summary>Streams that both sides have finished, of which delivered bytes wait for their reader.</summary>
+    private readonly Dictionary<uint, MuxStream> _unread = [];
     private readonly StreamIdHistory _peerIds = new();
     private readonly MuxFrameReader _reader = new();
     private readonly RingQueue<MuxEvent> _events = new();
@@ -110,6 +113,9 @@ public sealed class MuxSession
 
     /// <summary>The stream with this id, if it exists.</summary>
     public bool TryGetStream(uint id, [NotNullWhen(true)] out MuxStream? stream) => _streams.TryGetValue(id, out stream);
+
+    /// <summary>The stream with this id, if both sides have finished it and delivered bytes of it were not <see cref="Consumed"/> yet.</summary>
+    public bool TryGetUnread(uint id, [NotNullWhen(true)] out MuxStream? stream) => _unread.TryGetValue(id, out stream);
 
     /// <summary>
     /// Opens a stream; data may be sent at once. Null when there can be no more: the session is ending, the limit
@@ -232,6 +238,8 @@ public sealed class MuxSession
         if (stream.IsGone)
         {
             stream.WasResetHere = true;
+            if (_unread.Remove(stream.Id))
+                stream.Window.Release(_windowBudget);
             return;
         }
 
@@ -248,11 +256,14 @@ public sealed class MuxSession
     {
         ArgumentNullException.ThrowIfNull(stream);
         ArgumentOutOfRangeException.ThrowIfNegative(bytes);
-        if (stream.IsGone || bytes == 0)
+        if (bytes == 0 || (stream.IsGone && !_unread.ContainsKey(stream.Id)))
             return;
 
         ArgumentOutOfRangeException.ThrowIfGreaterThan(bytes, stream.Window.Buffered);
-        if (!stream.Window.Consume(bytes, Now, _roundTrip.Least, _windowBudget, _options))
+        var isCreditDue = stream.Window.Consume(bytes, Now, _roundTrip.Least, _windowBudget, _options);
+        if (stream.IsGone && stream.Window.Buffered == 0)
+            _unread.Remove(stream.Id);
+        if (!isCreditDue)
             return;
 
         QueueControl(stream);
@@ -365,6 +376,7 @@ public sealed class MuxSession
         }
 
         _streams.Clear();
+        _unread.Clear();
         _control.Clear();
         _waitingForBudget.Clear();
         _urgent = null;
@@ -537,7 +549,7 @@ public sealed class MuxSession
         stream.Window.Finish(_windowBudget);
         Raise(new MuxEvent(MuxEventKind.Finished, stream));
         if (stream.Finished && !stream.FinPending)
-            Forget(stream);
+            Forget(stream, inOrder: true);
     }
 
     private void OnPing(in MuxFrameHeader header)
@@ -683,7 +695,7 @@ public sealed class MuxSession
         }
 
         if (stream.PeerFinished && stream.Finished && !stream.FinPending)
-            Forget(stream);
+            Forget(stream, inOrder: true);
         return frame;
     }
 
@@ -778,7 +790,7 @@ public sealed class MuxSession
             _control.AddLast(stream.ControlNode);
     }
 
-    private void Forget(MuxStream stream)
+    private void Forget(MuxStream stream, bool inOrder = false)
     {
         stream.IsGone = true;
         _streams.Remove(stream.Id);
@@ -789,7 +801,12 @@ public sealed class MuxSession
         if (stream.ControlNode.List is not null)
             _control.Remove(stream.ControlNode);
         LeaveBudgetQueue(stream);
-        stream.Window.Release(_windowBudget);
+
+        // Bytes that still wait for their reader are paid for until he has taken them.
+        if (inOrder && stream.Window.Buffered > 0)
+            _unread.Add(stream.Id, stream);
+        else
+            stream.Window.Release(_windowBudget);
         if (_urgent == stream)
             _urgent = null;
 

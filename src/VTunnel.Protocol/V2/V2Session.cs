@@ -133,7 +133,7 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
     /// <inheritdoc />
     public void Reset(uint streamId)
     {
-        if (Find(streamId) is not { } stream)
+        if (FindUnread(streamId) is not { } stream)
             return;
 
         _mux.Reset(stream);
@@ -143,7 +143,7 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
     /// <inheritdoc />
     public void Consumed(uint streamId, int bytes)
     {
-        if (Find(streamId) is { } stream)
+        if (FindUnread(streamId) is { } stream)
             _mux.Consumed(stream, bytes);
     }
 
@@ -389,4 +389,7 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
         _last = stream;
         return stream;
     }
+
+    /// <summary>One that has ended in order may still have bytes for its reader.</summary>
+    private MuxStream? FindUnread(uint streamId) => Find(streamId) ?? (_mux.TryGetUnread(streamId, out var stream) ? stream : null);
 }

@@ -6,6 +6,7 @@ using Akka.Streams.Dsl;
 using Akka.TestKit;
 using VTunnel.Actors.Tests.Testing;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
 using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Errors;
@@ -67,9 +68,15 @@ internal sealed class PumpBench
     public OpenStream Open(FakeEndpoint? endpoint = null, int port = 9000)
     {
         endpoint ??= new FakeEndpoint();
+        var (owner, key) = OpenAny(endpoint, port);
+        return new OpenStream(endpoint, owner, key);
+    }
+
+    public (TestProbe Owner, StreamKey Key) OpenAny(StreamEndpoint endpoint, int port = 9000)
+    {
         var owner = _createProbe();
         Pump.Open(new StreamRequest(port), endpoint, owner);
-        return new OpenStream(endpoint, owner, owner.ExpectMsg<PumpEvents.StreamOpened>().Key);
+        return (owner, owner.ExpectMsg<PumpEvents.StreamOpened>().Key);
     }
 
     /// <summary>The peer opens a stream; what the session's actor is told.</summary>

@@ -1,8 +1,10 @@
 using System.Text;
 using Akka.Streams;
 using Akka.Streams.Dsl;
+using Microsoft.Extensions.Time.Testing;
 using VTunnel.Actors.Tests.Testing;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
 using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Errors;
@@ -677,6 +679,107 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
     }
 
     [Fact]
+    public void A_write_that_completes_while_the_session_ends_is_followed_by_the_next() => RunServer(bench =>
+    {
+        // Stream 1 is any other stream; while the end of the session aborts it, the send of stream 2 completes elsewhere.
+        var slow = new FakeEndpoint { IsStalled = true };
+        bench.OpenAny(new EndpointThatTells(new FakeEndpoint(), slow.CompleteSend));
+        var delivered = bench.Open(slow);
+        bench.PutData(2, "first ");
+        bench.PutData(2, "second");
+        bench.PutClose(2);
+        bench.Wire.Close();
+        bench.Session.ExpectMsg<PumpEvents.SessionOver>();
+        slow.CompleteSend();
+        Assert.Equal("first second", delivered.SentText);
+        Assert.True(slow.IsFinished);
+        slow.FeedEnd();
+        delivered.ExpectEnd(StreamEnd.Completed);
+    });
+
+    [Fact]
+    public void What_waits_for_visitors_counts_after_both_ends_have_finished()
+    {
+        var clock = new FakeTimeProvider();
+        var options = new MuxOptions { SendQuantumBytes = (256 * 1024) - ByteChunk.Headroom, MaxStreamWindowBytes = 2 << 20, MaxSessionWindowBytes = 4 << 20 };
+        var session = CreateTestProbe();
+        var (pump, wire) = Flow.FromGraph(new SessionPumpStage<ByteSlice>(
+                new V2Session(MuxRole.Acceptor, new Hello("test", "1", []), options), session, TestMetrics.Server, clock))
+            .JoinMaterialized(Flow.FromGraph(new ManualWireStage<ByteSlice>()), Keep.Both)
+            .Run(CallingThreadMaterializer());
+        var peer = new V2Session(MuxRole.Dialer, new Hello("test", "1", []), options);
+        var endpoints = new List<FakeEndpoint>();
+        long sent = 0;
+
+        Exchange();
+        Exchange();
+        for (var i = 0; i < 8; i++)
+        {
+            var id = peer.Open(new StreamRequest(9000));
+            Exchange();
+            var endpoint = new FakeEndpoint();
+            endpoints.Add(endpoint);
+            pump.Attach(session.FishForMessage<PumpEvents.StreamRequested>(_ => true).Key, endpoint, CreateTestProbe());
+
+            // The visitor reads fast, so that his window grows, then no more, until both ends have finished.
+            for (var round = 0; round < 6; round++)
+                SendAll(id);
+            endpoint.IsStalled = true;
+            SendAll(id);
+            SendAll(id);
+            peer.Finish(id);
+            endpoint.FeedEnd();
+            Exchange();
+            Exchange();
+        }
+
+        Assert.InRange(Held(), 4 << 20, options.MaxSessionWindowBytes + (9 * 256 * 1024));
+        foreach (var endpoint in endpoints)
+        {
+            endpoint.IsStalled = false;
+            while (endpoint.IsSending)
+                endpoint.CompleteSend();
+        }
+
+        Assert.Equal(0, Held());
+        pump.Stop(null);
+
+        long Held() => sent - endpoints.Sum(endpoint => (long)endpoint.Sent.Length);
+
+        void SendAll(uint id)
+        {
+            while (peer.SendAllowance(id) is > 0 and var allowance)
+            {
+                peer.Send(id, new ByteSlice(ByteChunk.Rent(ByteChunk.Headroom + allowance), ByteChunk.Headroom, allowance));
+                sent += allowance;
+                Push();
+            }
+
+            Exchange();
+        }
+
+        void Push()
+        {
+            while (peer.TryTakeFrame(out var frame))
+                wire.Put(frame);
+        }
+
+        void Exchange()
+        {
+            Push();
+            clock.Advance(TimeSpan.FromMilliseconds(50));
+            peer.Now += TimeSpan.FromMilliseconds(50);
+            var taken = wire.Taken.ToArray();
+            wire.Taken.Clear();
+            foreach (var frame in taken)
+                peer.Receive(frame);
+            while (peer.TryTakeEvent(out var happened))
+                happened.Payload.Release();
+            Push();
+        }
+    }
+
+    [Fact]
     public void A_peer_that_asks_faster_than_the_session_answers_is_read_no_further() => RunServer(bench =>
     {
         var asked = 0;
@@ -740,5 +843,14 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
         Assert.Equal(StreamEnd.SessionEnded, owner.ExpectMsg<PumpEvents.StreamEnded>().End);
         Assert.True(visitor.IsAborted);
         session.ExpectMsg<PumpEvents.PumpEnded>();
+    }
+
+    private sealed class EndpointThatTells(StreamEndpoint inner, Action whenAborted) : DelegatingEndpoint(inner)
+    {
+        public override void Abort()
+        {
+            whenAborted();
+            base.Abort();
+        }
     }
 }
