@@ -45,6 +45,9 @@ internal static partial class Log
     [LoggerMessage(200, LogLevel.Information, "{Session} listens on {Address}:{Port} for {Target}")]
     public static partial void ListenerUp(this ILogger logger, string session, string address, int port, string target);
 
+    [LoggerMessage(206, LogLevel.Information, "{Session}: port {Port} is for {Target} now{Note}")]
+    public static partial void Retargeted(this ILogger logger, string session, int port, string target, string note);
+
     [LoggerMessage(201, LogLevel.Information, "{Session} no longer listens on port {Port}")]
     public static partial void ListenerDown(this ILogger logger, string session, int port);
 

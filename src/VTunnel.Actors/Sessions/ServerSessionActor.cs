@@ -19,6 +19,7 @@ namespace VTunnel.Sessions;
 internal sealed class ServerSessionActor : SessionActor
 {
     private const int MaxLoggedRefusals = 20;
+    private const int MaxLoggedRetargets = 20;
     private const int ProbePolls = 20;
     private const int MaxLocalAddrLength = 300;
 
@@ -27,6 +28,9 @@ internal sealed class ServerSessionActor : SessionActor
     private readonly Dictionary<int, Port> _ports = [];
     private readonly List<IActorRef> _probeAskers = [];
     private int _refusals;
+    private int _retargets;
+    private bool _areRoutesUntaken;
+    private bool _haveRoutesChanged;
     private bool _streamLimitLogged;
     private bool _answers;
     private ICarrier? _probed;
@@ -46,12 +50,20 @@ internal sealed class ServerSessionActor : SessionActor
     private sealed class Port(string? localAddr, HostPattern? domain)
     {
         public string? LocalAddr { get; set; } = localAddr;
+
+        /// <summary>Another target that the client has named while the one before was being decided on; valid if <see cref="IsRenamed"/>.</summary>
+        public string? NextLocalAddr { get; set; }
+
+        public bool IsRenamed { get; set; }
+        public bool IsDecidedOn { get; set; }
         public HostPattern? Domain { get; } = domain;
         public bool IsOpen { get; set; }
         public IActorRef? Listener { get; set; }
     }
 
     private sealed record ListenDecided(int Port, AuthorizationProtocol.Decision Decision);
+
+    private sealed record RetargetDecided(int Port, string? LocalAddr, AuthorizationProtocol.Decision Decision);
 
     private sealed record PingSent(bool Sent);
 
@@ -69,6 +81,12 @@ internal sealed class ServerSessionActor : SessionActor
                 break;
             case ListenDecided decided:
                 Open(decided.Port);
+                break;
+            case RetargetDecided decided:
+                OnRetargetDecided(decided);
+                break;
+            case SessionProtocol.RoutesTaken:
+                OnRoutesTaken();
                 break;
             case SessionProtocol.CarryVisitor carry:
                 OnCarry(carry);
@@ -141,11 +159,7 @@ internal sealed class ServerSessionActor : SessionActor
         };
         if (_ports.TryGetValue(listen.Port, out var port))
         {
-            port.LocalAddr = listen.LocalAddr;
-            if (!port.IsOpen)
-                return;
-            Pump.SendControl(new ListenOk(listen.Port));
-            ReportRoutes();
+            Retarget(listen.Port, port, listen.LocalAddr);
             return;
         }
 
@@ -163,6 +177,59 @@ internal sealed class ServerSessionActor : SessionActor
             Claim(listen);
     }
 
+    /// <summary>A port that is the client's already is asked for again: mostly the same, maybe with another target.</summary>
+    private void Retarget(int number, Port port, string? localAddr)
+    {
+        if (!port.IsOpen || port.IsDecidedOn)
+        {
+            // Answered when what is under way is decided.
+            (port.NextLocalAddr, port.IsRenamed) = (localAddr, true);
+        }
+        else if (localAddr == port.LocalAddr)
+        {
+            Pump.SendControl(new ListenOk(number));
+        }
+        else if (Session.Extensions.Authorizer is null)
+        {
+            SetTarget(number, port, localAddr);
+        }
+        else
+        {
+            port.IsDecidedOn = true;
+            Decide(number, port, localAddr, decision => new RetargetDecided(number, localAddr, decision));
+        }
+    }
+
+    private void OnRetargetDecided(RetargetDecided decided)
+    {
+        if (!_ports.TryGetValue(decided.Port, out var port))
+            return;
+        port.IsDecidedOn = false;
+        if (decided.Decision is AuthorizationProtocol.Denied denied)
+            Deny(decided.Port, denied.Reason);
+        else
+            SetTarget(decided.Port, port, decided.LocalAddr);
+        TakeRename(decided.Port, port);
+    }
+
+    private void SetTarget(int number, Port port, string? localAddr)
+    {
+        port.LocalAddr = localAddr;
+        Pump.SendControl(new ListenOk(number));
+        if (++_retargets <= MaxLoggedRetargets)
+            Logger.Retargeted(Session.Name, number, localAddr ?? "an unnamed target", _retargets == MaxLoggedRetargets ? " (further changes are not logged)" : "");
+        ReportRoutes();
+    }
+
+    private void TakeRename(int number, Port port)
+    {
+        if (!port.IsRenamed)
+            return;
+        port.IsRenamed = false;
+        if (port.NextLocalAddr != port.LocalAddr)
+            Retarget(number, port, port.NextLocalAddr);
+    }
+
     private void ClaimDomain(Listen listen)
     {
         if (_options.Proxy is null)
@@ -171,6 +238,8 @@ internal sealed class ServerSessionActor : SessionActor
             Refuse(listen.Port, $"the number of a domain must be above {StreamRequest.MaxTcpPort}, not {listen.Port}");
         else if (!HostPattern.TryParse(listen.Domain, out var domain, out var problem))
             Refuse(listen.Port, problem);
+        else if (!_answers)
+            Refuse(listen.Port, $"a client that forwards domains must announce '{SessionWires.ProxyCapability}' first");
         else if (_token is { Ports.Count: > 0 })
             Refuse(listen.Port, $"token '{_token.Name}' may open certain ports only, and no domains");
         else if (_ports.Count >= _options.MaxListenersPerSession)
@@ -191,15 +260,17 @@ internal sealed class ServerSessionActor : SessionActor
     private void Claim(Listen listen, HostPattern? domain = null)
     {
         _ports.Add(listen.Port, new Port(listen.LocalAddr, domain));
-        if (Session.Extensions.Authorizer is not { } authorizer)
-        {
+        if (Session.Extensions.Authorizer is null)
             Open(listen.Port);
-            return;
-        }
+        else
+            Decide(listen.Port, _ports[listen.Port], listen.LocalAddr, decision => new ListenDecided(listen.Port, decision));
+    }
 
+    private void Decide(int number, Port port, string? localAddr, Func<AuthorizationProtocol.Decision, object> answer)
+    {
         var question = new AuthorizationProtocol.AuthorizeListen(
-            Session.Name, Session.Identity, Session.Wire.RemoteName, listen.Port, listen.LocalAddr) { Domain = domain?.ToString() };
-        _ = AuthorizationProtocol.DecideAsync(authorizer, question).PipeTo(Self, success: decision => new ListenDecided(listen.Port, decision));
+            Session.Name, Session.Identity, Session.Wire.RemoteName, number, localAddr) { Domain = port.Domain?.ToString() };
+        _ = AuthorizationProtocol.DecideAsync(Session.Extensions.Authorizer!, question).PipeTo(Self, success: answer);
     }
 
     private void OnPortGranted(int number)
@@ -244,11 +315,17 @@ internal sealed class ServerSessionActor : SessionActor
             Logger.ListenerUp(Session.Name, _options.ListenAddress.ToString(), number, port.LocalAddr ?? "an unnamed target");
         ReportRoutes();
         Context.System.EventStream.Publish(new TunnelEvents.ListenerOpened(Session.Name, number, port.LocalAddr));
+        TakeRename(number, port);
     }
 
     private void Refuse(int port, string reason)
     {
         _ports.Remove(port);
+        Deny(port, reason);
+    }
+
+    private void Deny(int port, string reason)
+    {
         Pump.SendControl(new ListenErr(port, reason));
         Context.System.EventStream.Publish(new TunnelEvents.ListenerRefused(Session.Name, port, reason));
         if (++_refusals <= MaxLoggedRefusals)
@@ -260,10 +337,23 @@ internal sealed class ServerSessionActor : SessionActor
     {
         if (_options.Proxy is null)
             return;
+
+        // One at a time: a client may change what it offers far more often than the parent, whom all sessions share, can take it in.
+        _haveRoutesChanged = _areRoutesUntaken;
+        if (_areRoutesUntaken)
+            return;
+        _areRoutesUntaken = true;
         var routes = new List<(HostPattern, int, ProxyRoute)>();
         foreach (var (number, port) in IsClosing ? [] : _ports.Where(port => port.Value.IsOpen))
             AddRoutes(routes, number, port);
         Context.Parent.Tell(new SessionProtocol.RoutesChanged(routes, Session.Wire.Carrier is not null));
+    }
+
+    private void OnRoutesTaken()
+    {
+        _areRoutesUntaken = false;
+        if (_haveRoutesChanged)
+            ReportRoutes();
     }
 
     private void AddRoutes(List<(HostPattern, int, ProxyRoute)> routes, int number, Port port)
@@ -275,8 +365,13 @@ internal sealed class ServerSessionActor : SessionActor
         {
             foreach (var each in ForwardRule.PortsOf(domain))
                 routes.Add((domain, each, route));
+            return;
         }
-        else if (isTarget && !HostName.IsLoopback(target!.Host.ToLowerInvariant()) && HostPattern.TryParse(target.Authority, out var host, out _))
+
+        // What a client calls its target is its own word, and a token for certain ports is none for domains.
+        if (_token is { Ports.Count: > 0 })
+            return;
+        if (isTarget && !HostName.IsLoopback(target!.Host.ToLowerInvariant()) && HostPattern.TryParse(target.Authority, out var host, out _))
         {
             routes.Add((host, target.Port, route));
 

@@ -64,9 +64,16 @@ public static class SessionProtocol
 
     /// <summary>
     /// From a server's session, to its parent: what a proxy may send to it from now on, all of it, and whether it has a connection
-    /// to its client. An empty list takes everything back.
+    /// to its client. An empty list takes everything back. The next one follows after <see cref="RoutesTaken"/>.
     /// </summary>
     public sealed record RoutesChanged(IReadOnlyList<(HostPattern Pattern, int Port, ProxyRoute Route)> Routes, bool IsConnected);
+
+    /// <summary>To a server's session: the routes of its last <see cref="RoutesChanged"/> hold.</summary>
+    public sealed record RoutesTaken
+    {
+        /// <summary>The one instance.</summary>
+        public static readonly RoutesTaken Instance = new();
+    }
 
     /// <summary>To a server's session, by a proxy: carry this visitor. The session owns the endpoint; one that cannot be carried is aborted.</summary>
     /// <param name="Port">From the route.</param>

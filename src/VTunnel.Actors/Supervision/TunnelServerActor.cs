@@ -129,6 +129,7 @@ public sealed class TunnelServerActor : UntypedActor
                 break;
             case SessionProtocol.RoutesChanged changed:
                 OnRoutes(Sender, changed);
+                Sender.Tell(SessionProtocol.RoutesTaken.Instance);
                 break;
             case ProxyProtocol.GetAddress when _proxy is not null:
                 _proxy.Forward(message);

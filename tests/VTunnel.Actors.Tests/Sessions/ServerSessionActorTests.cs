@@ -355,4 +355,88 @@ public sealed class ServerSessionActorTests : VirtualTimeKit
         Time.Advance(TimeSpan.FromSeconds(0.1));
         Assert.True(ExpectMsg<SessionProtocol.ProbeResult>().Alive);
     }
+
+    [Fact]
+    public void A_listen_for_an_open_port_is_confirmed_again_and_its_new_target_logged()
+    {
+        var (session, port) = StartListening();
+        session.Tell(Listen(port));
+        ExpectListening(port);
+        session.Tell(Listen(port, "db.corp:5432"));
+        ExpectListening(port);
+        Assert.Equal($"session-1: port {port} is for db.corp:5432 now", _log.Lines[^1].Text);
+    }
+
+    [Fact]
+    public void Another_target_of_an_open_port_is_for_the_authorizer_to_decide()
+    {
+        var authorizer = CreateTestProbe();
+        var session = Start(authorizer: authorizer);
+        var port = FreePorts.Next();
+        session.Tell(Listen(port, "good:1"));
+        session.Tell(Listen(port, "evil:1"));
+        authorizer.ExpectMsg<AuthorizationProtocol.AuthorizeListen>(asked => asked.LocalAddr == "good:1");
+        authorizer.Reply(AuthorizationProtocol.Allowed.Instance);
+        Grant(session, port);
+        ExpectListening(port);
+
+        authorizer.ExpectMsg<AuthorizationProtocol.AuthorizeListen>(asked => asked.LocalAddr == "evil:1");
+        session.Tell(Listen(port, "better:1"));
+        authorizer.Reply(new AuthorizationProtocol.Denied("not there"));
+        Assert.Equal("not there", ExpectRefusal(port));
+        authorizer.ExpectMsg<AuthorizationProtocol.AuthorizeListen>(asked => asked.LocalAddr == "better:1");
+        authorizer.Reply(AuthorizationProtocol.Allowed.Instance);
+        ExpectListening(port);
+    }
+
+    [Fact]
+    public void The_parent_hears_of_routes_again_when_it_has_taken_the_last_ones_in()
+    {
+        var session = Start(new TunnelServerOptions { Proxy = new ProxyOptions() });
+        var port = FreePorts.Next();
+        session.Tell(Listen(port, "one.corp:80"));
+        Grant(session, port);
+        ExpectListening(port);
+        Assert.Equal("one.corp", Routed());
+        for (var i = 0; i < 10; i++)
+        {
+            session.Tell(Listen(port, $"two-{i}.corp:80"));
+            ExpectListening(port);
+        }
+
+        _parent.ExpectNoMsg(TimeSpan.Zero);
+        session.Tell(SessionProtocol.RoutesTaken.Instance);
+        Assert.Equal("two-9.corp", Routed());
+        session.Tell(SessionProtocol.RoutesTaken.Instance);
+        session.Tell(Listen(port, "two-9.corp:80"));
+        ExpectListening(port);
+        _parent.ExpectNoMsg(TimeSpan.Zero);
+
+        string Routed() => Assert.Single(_parent.ExpectMsg<SessionProtocol.RoutesChanged>().Routes).Pattern.ToString().Split(':')[0];
+    }
+
+    [Theory]
+    [InlineData("gitlab.corp:443")]
+    [InlineData("*.corp.test")]
+    public void A_token_for_certain_ports_routes_no_domain_by_what_it_calls_its_target(string target)
+    {
+        var port = FreePorts.Next();
+        var session = Start(new TunnelServerOptions { Proxy = new ProxyOptions() }, new AccessToken("ci", default, [new PortRange(port, port)]));
+        session.Tell(Listen(port, "localhost:3000"));
+        Grant(session, port);
+        ExpectListening(port);
+        Assert.Empty(_parent.ExpectMsg<SessionProtocol.RoutesChanged>().Routes);
+        session.Tell(SessionProtocol.RoutesTaken.Instance);
+        session.Tell(Listen(port, target));
+        ExpectListening(port);
+        Assert.Empty(_parent.ExpectMsg<SessionProtocol.RoutesChanged>().Routes);
+    }
+
+    [Fact]
+    public void A_client_that_cannot_answer_visitors_gets_no_domain()
+    {
+        var session = Start(new TunnelServerOptions { Proxy = new ProxyOptions() });
+        session.Tell(new PumpEvents.ControlReceived(new Listen(70_000, "localhost:80", "a.example.com")));
+        Assert.Equal("a client that forwards domains must announce 'proxy' first", ExpectRefusal(70_000));
+    }
 }
