@@ -97,6 +97,63 @@ public sealed class AdmissionTests
     }
 
     [Fact]
+    public async Task What_is_not_admitted_takes_no_place_from_what_is()
+    {
+        // One place for the enrolment, one for the publisher below.
+        await using var house = await BridgeHouse.StartAsync(new RelayOptions { MaxAdmissions = 2 });
+        var publisher = await house.JoinAsync("office");
+        using var identity = publisher.LoadPublisher("publisher");
+        using var stranger = PublisherIdentity.Create();
+        using var http = new HttpClient();
+        var answers = new HashSet<string>();
+        foreach (var kind in Enum.GetValues<AdmissionKind>())
+        {
+            // With keys of its own, which cost nothing, of its own publisher and of one that is enrolled.
+            foreach (var tenant in new[] { stranger, identity })
+            {
+                var token = Admit(house, stranger, kind, kind == AdmissionKind.Enrol ? "wrong-code" : null, tenant: tenant.Fingerprint);
+                answers.Add(await DescribeAsync(await SendAsync(http, house, HttpMethod.Get, token)));
+            }
+        }
+
+        Assert.Equal("404 Content-Length: 0 ", Assert.Single(answers));
+        using var first = await UpgradeAsync(house, Admit(house, identity, AdmissionKind.Publish));
+        Assert.Equal(WebSocketState.Open, first.State);
+
+        // And now there is no place left.
+        await Assert.ThrowsAsync<WebSocketException>(() => UpgradeAsync(house, Admit(house, identity, AdmissionKind.Publish)));
+    }
+
+    [Fact]
+    public async Task An_enrolment_that_was_overheard_is_of_no_use()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        using var identity = PublisherIdentity.Create();
+        using var http = new HttpClient();
+        var overheard = Admit(house, identity, AdmissionKind.Enrol, house.Store.Invite(Now, TimeSpan.FromHours(1)));
+
+        using var first = await SendAsync(http, house, HttpMethod.Post, overheard);
+        using var again = await SendAsync(http, house, HttpMethod.Post, overheard);
+
+        Assert.Equal(HttpStatusCode.OK, first.StatusCode);
+        Assert.Equal("404 Content-Length: 0 ", await DescribeAsync(again));
+    }
+
+    [Fact]
+    public async Task An_admission_that_was_shown_by_a_plain_request_works_no_more()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var publisher = await house.JoinAsync("office");
+        using var identity = publisher.LoadPublisher("publisher");
+        using var http = new HttpClient();
+        var shown = Admit(house, identity, AdmissionKind.Publish);
+
+        Assert.Equal("404 Content-Length: 0 ", await DescribeAsync(await SendAsync(http, house, HttpMethod.Get, shown)));
+
+        await Assert.ThrowsAsync<WebSocketException>(() => UpgradeAsync(house, shown));
+    }
+
+    [Fact]
     public async Task A_user_of_one_publisher_gets_nowhere_at_another()
     {
         await using var house = await BridgeHouse.StartAsync();
@@ -274,11 +331,23 @@ public sealed class AdmissionTests
     }
 
     private static string Admit(
-        BridgeHouse house, PublisherIdentity identity, AdmissionKind kind, string? audience = null, DateTimeOffset? time = null)
+        BridgeHouse house, PublisherIdentity identity, AdmissionKind kind, string? audience = null, DateTimeOffset? time = null, string? tenant = null)
     {
         using var key = identity.Certificate.GetECDsaPrivateKey()!;
         return new Admission(
-            kind, audience ?? house.Store.Settings.Id, identity.Fingerprint, (time ?? Now).ToUnixTimeSeconds(), Admission.NewNonce(), identity.Certificate.RawData).Sign(key);
+            kind,
+            audience ?? house.Store.Settings.Id,
+            tenant ?? identity.Fingerprint,
+            (time ?? Now).ToUnixTimeSeconds(),
+            Admission.NewNonce(),
+            identity.Certificate.RawData).Sign(key);
+    }
+
+    private static async Task<HttpResponseMessage> SendAsync(HttpClient http, BridgeHouse house, HttpMethod method, string admission)
+    {
+        using var request = new HttpRequestMessage(method, Http(house));
+        request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", admission);
+        return await http.SendAsync(request);
     }
 
     private static async Task<ClientWebSocket> UpgradeAsync(BridgeHouse house, string admission)

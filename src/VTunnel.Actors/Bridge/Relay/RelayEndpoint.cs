@@ -34,13 +34,13 @@ internal sealed class RelayEndpoint
         _relay = relay;
         _logger = logger;
         _relayId = store.Settings.Id;
-        _ledger = new AdmissionLedger(clock, options.AdmissionWindow);
+        _ledger = new AdmissionLedger(clock, options.AdmissionWindow, options.MaxAdmissions);
     }
 
     /// <summary>Before the WebSocket middleware: everything without a valid admission goes to <paramref name="otherwise"/>.</summary>
     public async Task HandleAsync(HttpContext context, RequestDelegate admitted, RequestDelegate otherwise)
     {
-        if (Admit(context) is not { } admission)
+        if (ReadAdmission(context) is not { } admission)
         {
             await otherwise(context).ConfigureAwait(false);
         }
@@ -48,7 +48,9 @@ internal sealed class RelayEndpoint
         {
             await EnrolAsync(context, admission, otherwise).ConfigureAwait(false);
         }
-        else if (Find(admission) is { } publisher && context.Request.Headers.Upgrade.Count > 0)
+
+        // Keys cost nothing: only of those who are known is it remembered what they have shown, or strangers would fill that memory.
+        else if (Find(admission) is { } publisher && _ledger.TryTake(admission) && context.Request.Headers.Upgrade.Count > 0)
         {
             context.Items[typeof(Admission)] = (admission, publisher);
             await admitted(context).ConfigureAwait(false);
@@ -97,14 +99,15 @@ internal sealed class RelayEndpoint
         }
     }
 
-    private Admission? Admit(HttpContext context)
+    /// <summary>An admission that is whole, of this time and made out to this relay. Who shows it, and whether again, is still to be checked.</summary>
+    private Admission? ReadAdmission(HttpContext context)
     {
         if (context.Request.Headers.Authorization is not [{ } header]
             || !AuthenticationHeaderValue.TryParse(header, out var value)
             || !value.Scheme.Equals(Admission.Scheme, StringComparison.OrdinalIgnoreCase)
             || Admission.Read(value.Parameter ?? "") is not { } admission)
             return null;
-        return (admission.Kind == AdmissionKind.Enrol || admission.Audience == _relayId) && _ledger.TryTake(admission) ? admission : null;
+        return (admission.Kind == AdmissionKind.Enrol || admission.Audience == _relayId) && _ledger.IsTimely(admission) ? admission : null;
     }
 
     /// <summary>The publisher that an admission is about, if it is enrolled and the admission's certificate is its own or a user's.</summary>
@@ -138,9 +141,21 @@ internal sealed class RelayEndpoint
         try
         {
             using var certificate = admission.LoadCertificate();
+            var now = _clock.GetUtcNow();
             refusal = Keys.Fingerprint(certificate) != admission.Tenant
                 ? "the certificate is not the publisher's"
-                : _store.Enrol(admission.Audience, certificate, Printable(admission.Name), _clock.GetUtcNow());
+                : _store.WhyNotEnrolled(admission.Audience, admission.Tenant, now);
+            if (refusal is not null)
+            {
+                _store.Audit([new AuditRecord(now, "refused", admission.Tenant, Detail: $"enrolment: {refusal}")]);
+            }
+            else
+            {
+                // Only whoever holds a code is remembered, as above.
+                refusal = _ledger.TryTake(admission)
+                    ? _store.Enrol(admission.Audience, certificate, Printable(admission.Name), now)
+                    : "it was shown before, or there are too many at a time";
+            }
         }
         catch (BridgeException e)
         {
@@ -181,42 +196,49 @@ internal sealed class RelayEndpoint
 /// <summary>Takes each admission once, and only near its time: one that was overheard is of no use to anybody.</summary>
 internal sealed class AdmissionLedger
 {
-    /// <summary>Valid admissions at a time; beyond it, by somebody who holds a key, further ones wait for their turn as refusals.</summary>
-    private const int MaxNonces = 200_000;
-
     private static readonly TimeSpan StartSlack = TimeSpan.FromSeconds(2);
 
     private readonly TimeProvider _clock;
     private readonly TimeSpan _window;
+    private readonly int _maxNonces;
     private readonly DateTimeOffset _start;
     private readonly Lock _gate = new();
     private readonly HashSet<string> _nonces = [];
     private readonly Queue<(DateTimeOffset Until, string Nonce)> _expiring = new();
 
-    public AdmissionLedger(TimeProvider clock, TimeSpan window)
+    public AdmissionLedger(TimeProvider clock, TimeSpan window, int maxNonces)
     {
         _clock = clock;
         _window = window;
+        _maxNonces = maxNonces;
         _start = clock.GetUtcNow();
     }
 
-    /// <summary>Whether this is its first use, at its time.</summary>
+    /// <summary>Whether it might be taken now, if this is its first use.</summary>
+    public bool IsTimely(Admission admission) => IsTimely(admission, _clock.GetUtcNow());
+
+    /// <summary>Whether this is its first use, at its time. Of whom it is must be known before: it takes a place.</summary>
     public bool TryTake(Admission admission)
     {
         var now = _clock.GetUtcNow();
-        var time = admission.Time is > 0 and < 253_402_300_799 ? DateTimeOffset.FromUnixTimeSeconds(admission.Time) : default;
-
-        // What was shown to an earlier process of this relay is not remembered, so nothing from before its start is taken.
-        if ((now - time).Duration() > _window || time < _start - StartSlack || admission.Nonce.Length is < 16 or > 64)
+        if (!IsTimely(admission, now))
             return false;
         lock (_gate)
         {
             while (_expiring.TryPeek(out var oldest) && oldest.Until < now)
                 _nonces.Remove(_expiring.Dequeue().Nonce);
-            if (_nonces.Count >= MaxNonces || !_nonces.Add(admission.Nonce))
+            if (_nonces.Count >= _maxNonces || !_nonces.Add(admission.Nonce))
                 return false;
             _expiring.Enqueue((now + (_window * 2), admission.Nonce));
             return true;
         }
+    }
+
+    private bool IsTimely(Admission admission, DateTimeOffset now)
+    {
+        var time = admission.Time is > 0 and < 253_402_300_799 ? DateTimeOffset.FromUnixTimeSeconds(admission.Time) : default;
+
+        // What was shown to an earlier process of this relay is not remembered, so nothing from before its start is taken.
+        return (now - time).Duration() <= _window && time >= _start - StartSlack && admission.Nonce.Length is >= 16 and <= 64;
     }
 }

@@ -24,6 +24,12 @@ public sealed record RelayOptions
     /// <summary>How often changes by other processes (enrolled, removed) are looked for. Default 250 ms.</summary>
     public TimeSpan RefreshInterval { get; set; } = TimeSpan.FromMilliseconds(250);
 
+    /// <summary>
+    /// Admissions that are remembered at a time, so that none is taken twice. Beyond it further ones are refused until the
+    /// oldest are forgotten. Other than the default in tests alone.
+    /// </summary>
+    internal int MaxAdmissions { get; set; } = 200_000;
+
     /// <summary>For tests of hostile relays: sees every message that is spliced and says what is passed on instead.</summary>
     internal RelayTap? Tap { get; set; }
 }

@@ -108,6 +108,13 @@ public sealed class RelayStore : IDisposable
         return code;
     }
 
+    /// <summary>Why a publisher could not be enrolled with a code; null if it could. Writes nothing, whoever asks.</summary>
+    public string? WhyNotEnrolled(string code, string fingerprint, DateTimeOffset now)
+    {
+        var hash = InvitationCode.Hash(code);
+        return _file.Read(database => WhyNotEnrolled(database, hash, fingerprint, now));
+    }
+
     /// <summary>
     /// Uses up an invitation. The same publisher may repeat it, in case the answer was lost on the way; nobody else can.
     /// </summary>
@@ -126,11 +133,7 @@ public sealed class RelayStore : IDisposable
                 ("$now", AuditTable.Text(now)));
             if (used == 0)
             {
-                var known = database.Query(
-                    "SELECT expires, used_by FROM invitations WHERE hash = $hash",
-                    row => row.IsDBNull(1) ? $"the code expired at {row.GetString(0)}" : $"the code was used by publisher {row.GetString(1)[..12]}",
-                    ("$hash", hash));
-                var reason = known.FirstOrDefault() ?? "there is no such code";
+                var reason = WhyNotEnrolled(database, hash, fingerprint, now) ?? "there is no such code";
                 AuditTable.Add(database, [new AuditRecord(now, "refused", fingerprint, Detail: $"enrolment: {reason}")]);
                 return reason;
             }
@@ -196,6 +199,21 @@ public sealed class RelayStore : IDisposable
 
     /// <inheritdoc />
     public void Dispose() => _file.Dispose();
+
+    private static string? WhyNotEnrolled(SqliteFile.Database database, string hash, string fingerprint, DateTimeOffset now)
+    {
+        var known = database.Query(
+            "SELECT expires, used_by FROM invitations WHERE hash = $hash",
+            row => (Expires: row.GetString(0), UsedBy: row.IsDBNull(1) ? null : row.GetString(1)),
+            ("$hash", hash));
+        return known switch
+        {
+            [] => "there is no such code",
+            [{ UsedBy: { } other }, ..] when other != fingerprint => $"the code was used by publisher {other[..12]}",
+            [{ Expires: var expires }, ..] when string.CompareOrdinal(expires, AuditTable.Text(now)) <= 0 => $"the code expired at {expires}",
+            _ => null,
+        };
+    }
 
     private static EnrolledPublisher Map(SqliteDataReader row) =>
         new(row.GetString(0), row.GetString(1), row.GetFieldValue<byte[]>(2), AuditTable.Time(row.GetString(3)));
