@@ -86,5 +86,6 @@ public sealed class BridgeRelay : IAsyncDisposable
     {
         _ = _system.Terminate();
         await _system.WhenTerminated.ConfigureAwait(false);
+        Endpoint.Dispose();
     }
 }

@@ -281,6 +281,7 @@ public sealed class AdmissionTests
         await house.LoggedAsync("An enrolment from", "the code was used by publisher");
         await house.LoggedAsync("An enrolment from", "there is no such code");
         await house.LoggedAsync("An enrolment from", "the code expired at");
+        Assert.Equal(3, house.Store.ReadAudit(null, null, 100).Count(record => record.Kind == "refused"));
         Assert.Equal(["first"], house.Store.List().Select(publisher => publisher.Name));
     }
 

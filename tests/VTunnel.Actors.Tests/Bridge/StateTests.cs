@@ -255,6 +255,95 @@ public sealed class StateTests
         Assert.Empty(store.ReadAudit("alice", Now + TimeSpan.FromHours(1), 10));
     }
 
+    [Theory]
+    [InlineData("denied")]
+    [InlineData("refused")]
+    public void Refusals_push_out_each_other_and_nothing_else(string kind)
+    {
+        using var folder = new TempDirectory();
+        using var store = new PublisherStore(folder.File("publisher.db"));
+        store.CreateUser("alice", "k", new UserCredentials("c", null), new UserChange(), null, Now);
+        store.Audit([new AuditRecord(Now, "login", "alice")]);
+        for (var batch = 0; batch < 3; batch++)
+            store.Audit([.. Enumerable.Range(0, 1000).Select(number => new AuditRecord(Now, kind, "mallory", Detail: $"{(batch * 1000) + number}"))]);
+        store.RevokeUser("alice", Now);
+
+        Assert.Equal(["created", "login", "revoked"], store.ReadAudit("alice", null, int.MaxValue).Select(record => record.Kind));
+        var kept = store.ReadAudit("mallory", null, int.MaxValue);
+        Assert.Equal(AuditTable.MaxRefusals, kept.Count);
+        Assert.Equal("2000", kept[0].Detail);
+    }
+
+    [Fact]
+    public void What_users_do_does_not_push_out_what_was_changed()
+    {
+        using var folder = new TempDirectory();
+        using var store = new PublisherStore(folder.File("publisher.db"));
+        store.CreateUser("alice", "k", new UserCredentials("c", null), new UserChange(), null, Now);
+        store.RevokeUser("alice", Now);
+        store.Audit([.. Enumerable.Range(0, 3000).Select(number => new AuditRecord(Now, "denied", "mallory"))]);
+        string[] kinds = ["login", "stream-open", "stream-end", "ended", "logout"];
+        store.Audit([.. Enumerable.Range(0, AuditTable.MaxRecords).Select(number => new AuditRecord(Now, kinds[number % kinds.Length], "bob"))]);
+
+        var kept = store.ReadAudit(null, null, int.MaxValue);
+        Assert.Equal(AuditTable.MaxRecords, kept.Count);
+        Assert.Equal(["created", "revoked"], kept.Where(record => record.User == "alice").Select(record => record.Kind));
+        Assert.Equal(AuditTable.MaxRefusals, kept.Count(record => record.Kind == "denied"));
+
+        // Changes have a bound, too, so that there is room for the rest.
+        store.Audit([.. Enumerable.Range(0, AuditTable.MaxChanges + 10).Select(number => new AuditRecord(Now, "changed", null))]);
+        kept = store.ReadAudit(null, null, int.MaxValue);
+        Assert.Equal(AuditTable.MaxRecords, kept.Count);
+        Assert.Equal(AuditTable.MaxChanges, kept.Count(record => record.Kind == "changed"));
+        Assert.Equal(AuditTable.MaxRecords - AuditTable.MaxChanges - AuditTable.MaxRefusals, kept.Count(record => record.User == "bob"));
+    }
+
+    [Fact]
+    public void An_audit_that_was_full_of_refusals_before_they_had_a_bound_takes_what_comes()
+    {
+        using var folder = new TempDirectory();
+        var path = folder.File("publisher.db");
+        using var store = new PublisherStore(path);
+        using (var connection = new SqliteConnection($"Data Source={path};Pooling=False"))
+        {
+            connection.Open();
+            using var command = connection.CreateCommand();
+            command.CommandText =
+                """
+                WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 20000)
+                INSERT INTO audit (time, kind) SELECT '2026-01-01T00:00:00.000Z', 'refused' FROM numbers
+                """;
+            command.ExecuteNonQuery();
+        }
+
+        store.Audit([new AuditRecord(Now, "login", "alice")]);
+
+        Assert.Equal(AuditTable.MaxRefusals + 1, store.ReadAudit(null, null, int.MaxValue).Count);
+        Assert.Single(store.ReadAudit("alice", null, 10));
+    }
+
+    [Fact]
+    public void A_code_that_is_not_open_is_found_out_without_writing()
+    {
+        using var folder = new TempDirectory();
+        using var store = RelayStore.Initialize(folder.File("relay"), "localhost", new Uri("ws://localhost/"));
+        using var watcher = RelayStore.Open(folder.File("relay"));
+        using var office = PublisherIdentity.Create();
+        using var other = PublisherIdentity.Create();
+        var now = Now;
+        var (used, expired) = (store.Invite(now, TimeSpan.FromHours(1)), store.Invite(now - TimeSpan.FromHours(2), TimeSpan.FromHours(1)));
+        Assert.Null(store.Enrol(used, office.Certificate, "office", now));
+        var before = watcher.DataVersion;
+
+        Assert.Contains("used by", store.Enrol(used, other.Certificate, "other", now), StringComparison.Ordinal);
+        Assert.Contains("expired", store.Enrol(expired, other.Certificate, "other", now), StringComparison.Ordinal);
+        Assert.Contains("no such", store.Enrol("abcd-abcd", other.Certificate, "other", now), StringComparison.Ordinal);
+
+        Assert.Equal(before, watcher.DataVersion);
+        Assert.Null(store.Enrol(used, office.Certificate, "office", now));
+        Assert.NotEqual(before, watcher.DataVersion);
+    }
+
     [Fact]
     public void Two_targets_cannot_share_a_local_port_and_nothing_is_kept_of_the_attempt()
     {

@@ -22,9 +22,10 @@ internal sealed class AuditActor : UntypedActor, IWithTimers
     /// <summary>Held while the store is written, so that the end of the actor comes after the end of that.</summary>
     private readonly Lock _writing = new();
 
-    /// <summary>Held for a moment, for the two below.</summary>
+    /// <summary>Held for a moment, for the three below.</summary>
     private readonly Lock _gate = new();
     private List<AuditRecord> _pending = [];
+    private Dictionary<string, int> _pendingRefusals = [];
     private int _lost;
     private bool _isWriting;
 
@@ -107,13 +108,23 @@ internal sealed class AuditActor : UntypedActor, IWithTimers
             _logger.Audit(record.Kind, user, target, detail);
         lock (_gate)
         {
-            if (_pending.Count >= MaxPending)
+            if (_pending.Count >= MaxPending || !HasPlace(record.Kind))
                 _lost++;
             else
                 _pending.Add(record);
         }
 
         Schedule();
+    }
+
+    /// <summary>Refusals, which anybody can cause, leave room for the rest; the store would not keep more of them anyway.</summary>
+    private bool HasPlace(string kind)
+    {
+        if (!AuditTable.IsRefusal(kind))
+            return true;
+        var count = _pendingRefusals.GetValueOrDefault(kind);
+        _pendingRefusals[kind] = Math.Min(count + 1, AuditTable.MaxRefusals);
+        return count < AuditTable.MaxRefusals;
     }
 
     private bool HasPending
@@ -151,7 +162,7 @@ internal sealed class AuditActor : UntypedActor, IWithTimers
             lock (_gate)
             {
                 (batch, lost) = (_pending, _lost);
-                (_pending, _lost) = ([], 0);
+                (_pending, _pendingRefusals, _lost) = ([], [], 0);
             }
 
             if (lost > 0)

@@ -16,7 +16,7 @@ namespace VTunnel.Bridge.Relay;
 /// The HTTP side of a relay. Whoever does not show a valid admission in the very first request is passed on to what a plain
 /// web server would answer, so that a probe cannot tell what this is.
 /// </summary>
-internal sealed class RelayEndpoint
+internal sealed class RelayEndpoint : IDisposable
 {
     private readonly RelayStore _store;
     private readonly RelayOptions _options;
@@ -25,6 +25,7 @@ internal sealed class RelayEndpoint
     private readonly ILogger _logger;
     private readonly string _relayId;
     private readonly AdmissionLedger _ledger;
+    private readonly RefusedEnrolments _refused;
 
     public RelayEndpoint(RelayStore store, RelayOptions options, TimeProvider clock, IActorRef relay, ILogger logger)
     {
@@ -35,7 +36,11 @@ internal sealed class RelayEndpoint
         _logger = logger;
         _relayId = store.Settings.Id;
         _ledger = new AdmissionLedger(clock, options.AdmissionWindow, options.MaxAdmissions);
+        _refused = new RefusedEnrolments(store, clock, logger);
     }
+
+    /// <summary>Writes down what was not yet.</summary>
+    public void Dispose() => _refused.Dispose();
 
     /// <summary>Before the WebSocket middleware: everything without a valid admission goes to <paramref name="otherwise"/>.</summary>
     public async Task HandleAsync(HttpContext context, RequestDelegate admitted, RequestDelegate otherwise)
@@ -138,20 +143,20 @@ internal sealed class RelayEndpoint
     private async Task EnrolAsync(HttpContext context, Admission admission, RequestDelegate otherwise)
     {
         string? refusal;
+        string fingerprint;
+        var hasCode = false;
         try
         {
             using var certificate = admission.LoadCertificate();
             var now = _clock.GetUtcNow();
-            refusal = Keys.Fingerprint(certificate) != admission.Tenant
+            fingerprint = Keys.Fingerprint(certificate);
+            refusal = fingerprint != admission.Tenant
                 ? "the certificate is not the publisher's"
-                : _store.WhyNotEnrolled(admission.Audience, admission.Tenant, now);
-            if (refusal is not null)
-            {
-                _store.Audit([new AuditRecord(now, "refused", admission.Tenant, Detail: $"enrolment: {refusal}")]);
-            }
-            else
+                : _store.WhyNotEnrolled(admission.Audience, fingerprint, now);
+            if (refusal is null)
             {
                 // Only whoever holds a code is remembered, as above.
+                hasCode = true;
                 refusal = _ledger.TryTake(admission)
                     ? _store.Enrol(admission.Audience, certificate, Printable(admission.Name), now)
                     : "it was shown before, or there are too many at a time";
@@ -160,13 +165,16 @@ internal sealed class RelayEndpoint
         catch (BridgeException e)
         {
             _logger.BridgeStateUnreadable(e.Message);
-            context.Response.StatusCode = StatusCodes.Status503ServiceUnavailable;
+            if (hasCode)
+                context.Response.StatusCode = StatusCodes.Status503ServiceUnavailable;
+            else
+                await otherwise(context).ConfigureAwait(false);
             return;
         }
 
         if (refusal is not null)
         {
-            _logger.RelayEnrolmentRefused(context.Connection.RemoteIpAddress?.ToString() ?? "unknown", refusal);
+            _refused.Add(context.Connection.RemoteIpAddress?.ToString() ?? "unknown", fingerprint, refusal);
             await otherwise(context).ConfigureAwait(false);
             return;
         }

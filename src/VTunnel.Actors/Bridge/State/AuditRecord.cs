@@ -21,11 +21,28 @@ public sealed record AuditRecord(
     long? BytesIn = null,
     long? BytesOut = null);
 
-/// <summary>The table of what happened, bounded: the oldest goes first.</summary>
+/// <summary>
+/// The table of what happened, bounded: the oldest goes first. What strangers and users can cause at will pushes out its like
+/// and not what administrators did, nor do refusals push out anything else.
+/// </summary>
 internal static class AuditTable
 {
     /// <summary>How many records are kept.</summary>
     public const int MaxRecords = 20_000;
+
+    /// <summary>How many of them are of one kind of refusal.</summary>
+    public const int MaxRefusals = 1000;
+
+    /// <summary>How many of them are of what administrators did, so that there is room for what users do.</summary>
+    public const int MaxChanges = 10_000;
+
+    private const string Refused = "refused";
+    private const string Denied = "denied";
+
+    /// <summary>What users cause by coming, going and using what is granted to them; every other kind is an administrator's, but for refusals.</summary>
+    private static readonly string[] Uses = ["login", "logout", "ended", "stream-open", "stream-end"];
+
+    private static readonly string UseKinds = string.Join(", ", Uses.Select(kind => $"'{kind}'"));
 
     /// <summary>The longest text that is kept; what peers call themselves must not fill the disk.</summary>
     private const int MaxText = 300;
@@ -45,7 +62,10 @@ internal static class AuditTable
         CREATE INDEX audit_time ON audit (time);
         """;
 
-    public static void Add(SqliteFile.Database database, IEnumerable<AuditRecord> records)
+    /// <summary>Whether a kind is one of refusals, which anybody can cause.</summary>
+    public static bool IsRefusal(string kind) => kind is Refused or Denied;
+
+    public static void Add(SqliteFile.Database database, IReadOnlyCollection<AuditRecord> records)
     {
         foreach (var record in records)
         {
@@ -61,8 +81,44 @@ internal static class AuditTable
                 ("$out", record.BytesOut));
         }
 
-        database.Run($"DELETE FROM audit WHERE id <= (SELECT MAX(id) FROM audit) - {MaxRecords}");
+        Trim(database, records.Any(record => !Uses.Contains(record.Kind)));
     }
+
+    private static void Trim(SqliteFile.Database database, bool hasOthers)
+    {
+        var excess = database.Scalar<int>("SELECT COUNT(*) FROM audit") - MaxRecords;
+        if (!hasOthers)
+        {
+            // What is written all the time goes without looking at every record. A file from before the other kinds had bounds needs more.
+            excess -= excess > 0 ? TrimUses(database, excess) : 0;
+            if (excess <= 0)
+                return;
+        }
+
+        foreach (var kind in (string[])[Refused, Denied])
+        {
+            excess -= database.Run(
+                $"DELETE FROM audit WHERE kind = $kind AND id <= (SELECT id FROM audit WHERE kind = $kind ORDER BY id DESC LIMIT 1 OFFSET {MaxRefusals})",
+                ("$kind", kind));
+        }
+
+        if (excess <= 0)
+            return;
+        var changes = $"kind NOT IN ({UseKinds}, '{Refused}', '{Denied}')";
+        excess -= database.Run(
+            $"DELETE FROM audit WHERE {changes} AND id <= (SELECT id FROM audit WHERE {changes} ORDER BY id DESC LIMIT 1 OFFSET {MaxChanges})");
+        if (excess > 0)
+            TrimUses(database, excess);
+    }
+
+    /// <summary>Deletes the oldest, but none of those for which there is room whatever else is kept; gives their number.</summary>
+    private static int TrimUses(SqliteFile.Database database, int count) => database.Run(
+        $"""
+        DELETE FROM audit WHERE id IN (
+          SELECT id FROM audit WHERE kind IN ({UseKinds}) AND id <= (SELECT MAX(id) FROM audit) - {MaxRecords - MaxChanges - (2 * MaxRefusals)}
+          ORDER BY id LIMIT $count)
+        """,
+        ("$count", count));
 
     /// <summary>The newest records that fit, oldest first.</summary>
     public static List<AuditRecord> Read(SqliteFile.Database database, string? user, DateTimeOffset? since, int limit)

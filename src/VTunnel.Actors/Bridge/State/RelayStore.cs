@@ -108,7 +108,10 @@ public sealed class RelayStore : IDisposable
         return code;
     }
 
-    /// <summary>Why a publisher could not be enrolled with a code; null if it could. Writes nothing, whoever asks.</summary>
+    /// <summary>
+    /// Why a publisher could not be enrolled with a code; null if it could. Writes nothing: whoever has no code must not keep
+    /// the disk busy, while everybody else waits.
+    /// </summary>
     public string? WhyNotEnrolled(string code, string fingerprint, DateTimeOffset now)
     {
         var hash = InvitationCode.Hash(code);
@@ -118,13 +121,13 @@ public sealed class RelayStore : IDisposable
     /// <summary>
     /// Uses up an invitation. The same publisher may repeat it, in case the answer was lost on the way; nobody else can.
     /// </summary>
-    /// <returns>Null if the publisher is enrolled now; else why not, for the relay's own log.</returns>
+    /// <returns>Null if the publisher is enrolled now; else why not, for the relay's own log; nothing of it is in the audit.</returns>
     public string? Enrol(string code, X509Certificate2 certificate, string name, DateTimeOffset now)
     {
         ArgumentNullException.ThrowIfNull(certificate);
         var hash = InvitationCode.Hash(code);
         var fingerprint = Keys.Fingerprint(certificate);
-        return _file.Write(database =>
+        return WhyNotEnrolled(code, fingerprint, now) ?? _file.Write(database =>
         {
             var used = database.Run(
                 "UPDATE invitations SET used_by = $who WHERE hash = $hash AND expires > $now AND (used_by IS NULL OR used_by = $who)",
@@ -133,9 +136,8 @@ public sealed class RelayStore : IDisposable
                 ("$now", AuditTable.Text(now)));
             if (used == 0)
             {
-                var reason = WhyNotEnrolled(database, hash, fingerprint, now) ?? "there is no such code";
-                AuditTable.Add(database, [new AuditRecord(now, "refused", fingerprint, Detail: $"enrolment: {reason}")]);
-                return reason;
+                // Somebody else was faster.
+                return WhyNotEnrolled(database, hash, fingerprint, now) ?? "there is no such code";
             }
 
             database.Run(
