@@ -42,6 +42,12 @@ public sealed record BridgeSessionOptions
     /// <summary>Publisher: connections that are not yet a session, at a time. Default 256.</summary>
     public int MaxHandshakes { get; set; } = 256;
 
+    /// <summary>
+    /// Publisher: of those, connections with the key of one user, as the relay names it. Default 16. A relay that names nobody is
+    /// held to <see cref="MaxHandshakes"/> alone.
+    /// </summary>
+    public int MaxHandshakesPerUser { get; set; } = 16;
+
     /// <summary>How often changes by other processes (users, grants) are looked for. Default 250 ms.</summary>
     public TimeSpan RefreshInterval { get; set; } = TimeSpan.FromMilliseconds(250);
 

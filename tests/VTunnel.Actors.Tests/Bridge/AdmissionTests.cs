@@ -331,6 +331,107 @@ public sealed class AdmissionTests
         await Payload.EchoOnceAsync(ports[0]).WaitAsync(TestTimeouts.Step);
     }
 
+    [Fact]
+    public async Task A_user_that_takes_all_it_can_at_the_relay_leaves_room_for_others()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var house = await BridgeHouse.StartAsync(
+            new RelayOptions { MaxWaitingPerPublisher = 4, MaxWaitingPerUser = 2, PublisherTimeout = TimeSpan.FromMinutes(10) });
+        var port = FreePorts.Next();
+        var office = await house.JoinAsync("office");
+        var mallory = house.CreateUser(office, "mallory");
+        var bob = house.CreateUser(office, "bob", new BridgeGrant(port, "127.0.0.1", service.Port));
+
+        // The relay does not know who was revoked.
+        using (var store = office.OpenPublisherStore("publisher"))
+            store.RevokeUser("mallory", Now);
+        using var greedy = await GreedyAsync(mallory, 6);
+        for (var number = 0; number < 4; number++)
+            Assert.Contains("too many connections of this user", await greedy.NextRefusalAsync(), StringComparison.Ordinal);
+        Assert.Equal(2, Assert.Single((await house.Relay.GetStatusAsync()).Publishers).Waiting);
+
+        await house.ConnectAsync(bob);
+        await WaitUntilAsync(async () => Assert.Single((await house.Relay.GetStatusAsync()).Publishers).Waiting == 3);
+        house.Serve(office);
+
+        await Payload.EchoOnceAsync(port).WaitAsync(TestTimeouts.Step);
+    }
+
+    [Fact]
+    public async Task A_user_that_has_a_place_again_may_use_it()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var house = await BridgeHouse.StartAsync(new RelayOptions { MaxWaitingPerUser = 1 });
+        var ports = FreePorts.Next(2);
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice", [.. ports.Select(port => new BridgeGrant(port, "127.0.0.1", service.Port))]);
+        house.Serve(office);
+
+        // One after the other: none waits when the next one comes.
+        for (var number = 0; number < 3; number++)
+        {
+            await using var consumer = await house.ConnectAsync(alice);
+            await Payload.EchoOnceAsync(ports[0]).WaitAsync(TestTimeouts.Step);
+        }
+    }
+
+    [Fact]
+    public async Task A_user_that_begins_handshakes_and_does_not_go_on_leaves_room_for_others()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var house = await BridgeHouse.StartAsync(new RelayOptions { PublisherTimeout = TimeSpan.FromMinutes(10) });
+        var port = FreePorts.Next();
+        var office = await house.JoinAsync("office");
+        var mallory = house.CreateUser(office, "mallory");
+        var bob = house.CreateUser(office, "bob", new BridgeGrant(port, "127.0.0.1", service.Port));
+        house.Serve(office, options: BridgeHouse.Quick with { MaxHandshakes = 4, MaxHandshakesPerUser = 2, HandshakeTimeout = TimeSpan.FromMinutes(10) });
+        using var greedy = await GreedyAsync(mallory, 6);
+        await WaitUntilAsync(() => house.Log.Lines.Lines.Count(line => line.Contains("too many of this user at a time", StringComparison.Ordinal)) == 4);
+
+        await house.ConnectAsync(bob);
+
+        await Payload.EchoOnceAsync(port).WaitAsync(TestTimeouts.Step);
+    }
+
+    /// <summary>Connections to the relay as one user, which says nothing on them.</summary>
+    private static async Task<Greedy> GreedyAsync(StateDirectory user, int count)
+    {
+        var greedy = new Greedy();
+        using var certificate = user.LoadUser("user");
+        using var dialer = new RelayDialer(user.Relay("user"), user.Load("user").Publisher, certificate, TestTimeouts.Step, TimeProvider.System);
+        for (var number = 0; number < count; number++)
+            greedy.Add(await dialer.DialAsync(AdmissionKind.Consume, null, CancellationToken.None));
+        return greedy;
+    }
+
+    private sealed class Greedy : IDisposable
+    {
+        private readonly List<WebSocket> _sockets = [];
+        private readonly List<Task<string>> _open = [];
+
+        public void Add(WebSocket socket)
+        {
+            _sockets.Add(socket);
+            _open.Add(ReadReasonAsync(socket));
+        }
+
+        /// <summary>Waits until one more of them is closed; gives the reason.</summary>
+        public async Task<string> NextRefusalAsync()
+        {
+            var closed = await Task.WhenAny(_open).WaitAsync(TestTimeouts.Step);
+            _open.Remove(closed);
+            return await closed;
+        }
+
+        public void Dispose() => _sockets.ForEach(socket => socket.Dispose());
+
+        private static async Task<string> ReadReasonAsync(WebSocket socket)
+        {
+            await socket.ReceiveAsync(new byte[1], CancellationToken.None);
+            return socket.CloseStatusDescription ?? "";
+        }
+    }
+
     private static string Admit(
         BridgeHouse house, PublisherIdentity identity, AdmissionKind kind, string? audience = null, DateTimeOffset? time = null, string? tenant = null)
     {
@@ -374,11 +475,13 @@ public sealed class AdmissionTests
             WebSocket.CreateFromStream(far.GetStream(), new WebSocketCreationOptions { IsServer = false }));
     }
 
-    private static async Task WaitUntilAsync(Func<bool> condition)
+    private static Task WaitUntilAsync(Func<bool> condition) => WaitUntilAsync(() => Task.FromResult(condition()));
+
+    private static async Task WaitUntilAsync(Func<Task<bool>> condition)
     {
         using var clock = new PeriodicTimer(TimeSpan.FromMilliseconds(20));
         using var deadline = new CancellationTokenSource(TestTimeouts.Step);
-        while (!condition())
+        while (!await condition())
             await clock.WaitForNextTickAsync(deadline.Token);
     }
 }

@@ -101,9 +101,9 @@ internal sealed class BridgeHouse : IAsyncDisposable
         return State(name);
     }
 
-    public BridgePublisher Serve(StateDirectory publisher, TimeProvider? clock = null)
+    public BridgePublisher Serve(StateDirectory publisher, TimeProvider? clock = null, BridgeSessionOptions? options = null)
     {
-        var running = BridgePublisher.Start(publisher, "publisher", Quick, _app.Services.GetRequiredService<ILoggerFactory>(), clock);
+        var running = BridgePublisher.Start(publisher, "publisher", options ?? Quick, _app.Services.GetRequiredService<ILoggerFactory>(), clock);
         _running.Add(running);
         return running;
     }

@@ -22,7 +22,10 @@ internal static class ControlProtocol
     public sealed record Down(string Reason);
 
     /// <summary>A consumer waits at the relay.</summary>
-    public sealed record Incoming(string Stream, string Remote);
+    /// <param name="Stream">What to answer with.</param>
+    /// <param name="Remote">Where it dialled from.</param>
+    /// <param name="User">The fingerprint of whom the relay takes it for; null if it does not say.</param>
+    public sealed record Incoming(string Stream, string Remote, string? User);
 }
 
 /// <summary>Stays connected with the relay, and hears from it which consumers wait. It dials from its start to its end.</summary>
@@ -147,7 +150,7 @@ internal sealed class ControlActor : UntypedActor, IWithTimers
             }
 
             if (RelayMessages.Read(buffer.AsSpan(0, length)) is { Type: "incoming", Stream: { Length: > 0 and <= 64 } stream } message)
-                parent.Tell(new ControlProtocol.Incoming(stream, Printable(message.Remote)));
+                parent.Tell(new ControlProtocol.Incoming(stream, Printable(message.Remote), message.User is { Length: > 0 and <= 64 } user ? user : null));
             length = 0;
         }
     }

@@ -30,6 +30,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     private readonly Dictionary<IActorRef, Session> _sessions = [];
     private readonly List<IActorRef> _stopAskers = [];
     private readonly List<Arrived> _undecided = [];
+    private readonly Dictionary<string, int> _handshakesByUser = [];
     private IActorRef _audit = ActorRefs.Nobody;
     private long? _dataVersion;
     private string? _relayProblem = "not connected yet";
@@ -73,8 +74,10 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
 
     private sealed record DirectoryFailed(string Reason);
 
-    private sealed record Arrived(ICarrier Carrier, LinkHello Hello, string UserKey, string Remote) : IDisposable
+    private sealed record Arrived(ICarrier Carrier, LinkHello Hello, string UserKey, ControlProtocol.Incoming Incoming) : IDisposable
     {
+        public string Remote => Incoming.Remote;
+
         public void Dispose()
         {
             Carrier.Abort();
@@ -84,7 +87,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         }
     }
 
-    private sealed record NotArrived(string Remote, string Reason);
+    private sealed record NotArrived(ControlProtocol.Incoming Incoming, string Reason);
 
     protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(e =>
     {
@@ -116,13 +119,13 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
                 OnIncoming(incoming);
                 break;
             case Arrived arrived:
-                _handshakes--;
+                EndHandshake(arrived.Incoming);
                 OnArrived(arrived, isFinal: false);
                 break;
             case NotArrived failed:
-                _handshakes--;
-                Logger.ConsumerRejected(failed.Remote, failed.Reason);
-                Audit(new AuditRecord(Now, "refused", null, Detail: $"{failed.Remote}: {failed.Reason}"));
+                EndHandshake(failed.Incoming);
+                Logger.ConsumerRejected(failed.Incoming.Remote, failed.Reason);
+                Audit(new AuditRecord(Now, "refused", null, Detail: $"{failed.Incoming.Remote}: {failed.Reason}"));
                 break;
             case Refresh:
                 ReadDirectory();
@@ -175,8 +178,29 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
             return;
         }
 
+        // Who it is shows in the end only; until then it counts as the user that the relay says, so that none takes all places.
+        var ofUser = incoming.User is null ? 0 : _handshakesByUser.GetValueOrDefault(incoming.User);
+        if (ofUser >= Options.MaxHandshakesPerUser)
+        {
+            Logger.ConsumerRejected(incoming.Remote, "there are too many of this user at a time");
+            return;
+        }
+
         _handshakes++;
-        _ = AnswerAsync(incoming).PipeTo(Self, failure: e => new NotArrived(incoming.Remote, e.Message));
+        if (incoming.User is not null)
+            _handshakesByUser[incoming.User] = ofUser + 1;
+        _ = AnswerAsync(incoming).PipeTo(Self, failure: e => new NotArrived(incoming, e.Message));
+    }
+
+    private void EndHandshake(ControlProtocol.Incoming incoming)
+    {
+        _handshakes--;
+        if (incoming.User is not { } user)
+            return;
+        if (_handshakesByUser[user] == 1)
+            _handshakesByUser.Remove(user);
+        else
+            _handshakesByUser[user]--;
     }
 
     /// <summary>Dials the relay back for one consumer and lets it show who it is.</summary>
@@ -187,7 +211,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         var socket = await _parts.Dialer.DialAsync(AdmissionKind.Answer, incoming.Stream, deadline.Token).ConfigureAwait(false);
         var (carrier, user) = await EndToEndTls.AcceptAsync(socket, incoming.Remote, _parts.Identity, deadline.Token).ConfigureAwait(false);
         var hello = await CarrierHandshake.ReadHelloAsync(carrier, Options.HandshakeTimeout, TimeProvider.System).ConfigureAwait(false);
-        return hello is null ? new NotArrived(incoming.Remote, "it did not say what it wants") : new Arrived(carrier, hello, user, incoming.Remote);
+        return hello is null ? new NotArrived(incoming, "it did not say what it wants") : new Arrived(carrier, hello, user, incoming);
     }
 
     /// <param name="arrived">Who.</param>

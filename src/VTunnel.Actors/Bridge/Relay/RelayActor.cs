@@ -259,11 +259,20 @@ internal sealed class RelayedPublisherActor : UntypedActor, IWithTimers
         _control = control;
         _logger.RelayPublisherUp(_name, _fingerprint[..12], control.Socket.Remote);
         foreach (var (stream, consumer) in _waiting)
-            Announce(stream, consumer.Socket.Remote);
+            Announce(stream, consumer);
     }
 
     private void OnConsumer(RelayProtocol.ConsumerArrived consumer)
     {
+        // One of the publisher's users, or one that was revoked, of which the relay knows nothing, must not lock out the others.
+        var ofUser = _waiting.Values.Count(waiting => waiting.User == consumer.User);
+        if (ofUser >= _options.MaxWaitingPerUser)
+        {
+            _logger.RelayUserLimit(_name, consumer.User[..12], ofUser);
+            Refuse(consumer.Socket, "too many connections of this user wait for the publisher");
+            return;
+        }
+
         if (_streams.Count + _waiting.Count >= _options.MaxStreamsPerPublisher || _waiting.Count >= _options.MaxWaitingPerPublisher)
         {
             _logger.RelayLimit(_name, _streams.Count, _waiting.Count);
@@ -274,10 +283,11 @@ internal sealed class RelayedPublisherActor : UntypedActor, IWithTimers
         var stream = Guid.NewGuid().ToString("N");
         _waiting.Add(stream, consumer);
         Timers.StartSingleTimer(stream, new GiveUp(stream), _options.PublisherTimeout);
-        Announce(stream, consumer.Socket.Remote);
+        Announce(stream, consumer);
     }
 
-    private void Announce(string stream, string remote) => _control?.TrySend(RelayMessages.Incoming(stream, remote));
+    private void Announce(string stream, RelayProtocol.ConsumerArrived consumer) =>
+        _control?.TrySend(RelayMessages.Incoming(stream, consumer.Socket.Remote, consumer.User));
 
     private void OnAnswer(RelayProtocol.AnswerArrived answer)
     {

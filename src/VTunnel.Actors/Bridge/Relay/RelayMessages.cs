@@ -7,7 +7,8 @@ namespace VTunnel.Bridge.Relay;
 /// <param name="Type"><c>incoming</c>; other types are ignored.</param>
 /// <param name="Stream">What to answer with.</param>
 /// <param name="Remote">Where the consumer dialled from, for logs.</param>
-internal sealed record RelayMessage(string Type, string? Stream = null, string? Remote = null);
+/// <param name="User">The fingerprint of the user that the relay took it for; earlier relays do not say.</param>
+internal sealed record RelayMessage(string Type, string? Stream = null, string? Remote = null, string? User = null);
 
 /// <summary>Writes and reads them.</summary>
 internal static class RelayMessages
@@ -16,8 +17,8 @@ internal static class RelayMessages
     public const int MaxBytes = 4096;
 
     /// <summary>A consumer waits.</summary>
-    public static byte[] Incoming(string stream, string remote) =>
-        JsonSerializer.SerializeToUtf8Bytes(new RelayMessage("incoming", stream, remote), RelayJson.Default.RelayMessage);
+    public static byte[] Incoming(string stream, string remote, string user) =>
+        JsonSerializer.SerializeToUtf8Bytes(new RelayMessage("incoming", stream, remote, user), RelayJson.Default.RelayMessage);
 
     /// <summary>Null for anything that is not one.</summary>
     public static RelayMessage? Read(ReadOnlySpan<byte> json)

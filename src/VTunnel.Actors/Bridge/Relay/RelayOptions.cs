@@ -9,6 +9,12 @@ public sealed record RelayOptions
     /// <summary>Consumers per publisher that wait for its answer. Default 64.</summary>
     public int MaxWaitingPerPublisher { get; set; } = 64;
 
+    /// <summary>
+    /// Of those, consumers with the key of one user, who may be one that the publisher does not admit any more. Default 8. Further
+    /// ones of that user are refused at once and leave the places to others.
+    /// </summary>
+    public int MaxWaitingPerUser { get; set; } = 8;
+
     /// <summary>Bytes per second that one publisher and its users may move, both directions together. Default 0: no limit. At least 65,536.</summary>
     public long MaxBytesPerSecond { get; set; }
 
