@@ -12,7 +12,7 @@ if (args.Length != 2 || !Uri.TryCreate(args[0], UriKind.Absolute, out var server
     return 2;
 }
 
-var interrupted = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+using var stopping = new CancellationTokenSource();
 using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Interrupt);
 using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Interrupt);
 
@@ -20,8 +20,15 @@ await using var client = TunnelClient.Create(new TunnelClientOptions { Server = 
 client.StateChanged += (_, change) => Console.WriteLine($"{change.State} {change.Reason}".TrimEnd());
 try
 {
-    await client.ConnectAsync();
-    await client.ListenAsync(rule);
+    await client.ConnectAsync(stopping.Token);
+    await client.ListenAsync(rule, stopping.Token);
+    Console.WriteLine($"Port {rule.RemotePort} of the server leads to {rule.Target}; Ctrl-C ends.");
+    await client.Completion.WaitAsync(stopping.Token);
+    return 0;
+}
+catch (OperationCanceledException) when (stopping.IsCancellationRequested)
+{
+    return 0;
 }
 catch (ListenRefusedException e)
 {
@@ -29,13 +36,9 @@ catch (ListenRefusedException e)
     return 1;
 }
 
-Console.WriteLine($"Port {rule.RemotePort} of the server leads to {rule.Target}; Ctrl-C ends.");
-await Task.WhenAny(interrupted.Task, client.Completion);
-return 0;
-
 void Interrupt(PosixSignalContext context)
 {
     // Not the runtime's own end: the client lets connections finish first.
     context.Cancel = true;
-    interrupted.TrySetResult();
+    stopping.Cancel();
 }

@@ -93,7 +93,7 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
         if (e is OperationCanceledException)
             return new TunnelConnectException(ConnectError.TimedOut, $"no answer within {_options.ConnectTimeout}", e);
         if (status == HttpStatusCode.Unauthorized)
-            return new TunnelConnectException(ConnectError.Unauthorized, "the server does not accept the token (401)", e);
+            return new TunnelConnectException(ConnectError.Unauthorized, _options.Token is null ? "the server asks for a token (401)" : "the server does not accept the token (401)", e);
         if (status == HttpStatusCode.Forbidden)
             return new TunnelConnectException(ConnectError.Forbidden, "the server does not admit this client (403)", e);
         if (status != 0)

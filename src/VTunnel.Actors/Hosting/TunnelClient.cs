@@ -125,7 +125,7 @@ public sealed class TunnelClient : IAsyncDisposable
         switch (await AskAsync(new TunnelClientProtocol.Listen(rule), cancellationToken).ConfigureAwait(false))
         {
             case TunnelClientProtocol.ListenRefused refused:
-                throw new ListenRefusedException(refused.Port, refused.Reason);
+                throw new ListenRefusedException(rule, refused.Port, refused.Reason);
             case TunnelClientProtocol.Failed failed:
                 throw failed.Cause;
         }
@@ -213,8 +213,11 @@ public sealed class TunnelClientStateChangedEventArgs(TunnelClientState state, s
 }
 
 /// <summary>The server refused to listen.</summary>
-public sealed class ListenRefusedException(int port, string reason) : Exception(reason)
+public sealed class ListenRefusedException(ForwardRule rule, int port, string reason) : Exception(reason)
 {
-    /// <summary>The port that was asked for.</summary>
+    /// <summary>What was asked for.</summary>
+    public ForwardRule Rule { get; } = rule;
+
+    /// <summary>The port that was asked for; above 65535 where it was a domain.</summary>
     public int Port { get; } = port;
 }

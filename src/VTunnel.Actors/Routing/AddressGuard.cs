@@ -19,16 +19,19 @@ internal static class AddressGuard
         (IPNetwork.Parse("::/128"), "this machine itself"),
         (IPNetwork.Parse("::1/128"), "this machine itself"),
         (IPNetwork.Parse("fe80::/10"), "a link-local address"),
-        (IPNetwork.Parse("fd00:ec2::254/128"), "a metadata service"),
+        (IPNetwork.Parse("fd00:ec2::/32"), "a metadata service"),
         (IPNetwork.Parse("fd20:ce::254/128"), "a metadata service"),
         (IPNetwork.Parse("ff00::/8"), "a multicast address"),
     ];
 
-    // Ways to write an IPv4 address inside an IPv6 one, which gateways turn back: IPv4-compatible, NAT64, 6to4.
+    // Ways to write an IPv4 address inside an IPv6 one, which gateways turn back: IPv4-compatible, NAT64 (well-known and local-use),
+    // IPv4-translated, 6to4.
     private static readonly (IPNetwork Network, int At)[] Embedding =
     [
         (IPNetwork.Parse("::/96"), 12),
         (IPNetwork.Parse("64:ff9b::/96"), 12),
+        (IPNetwork.Parse("64:ff9b:1::/48"), 12),
+        (IPNetwork.Parse("::ffff:0:0:0/96"), 12),
         (IPNetwork.Parse("2002::/16"), 2),
     ];
 

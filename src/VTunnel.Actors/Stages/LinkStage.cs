@@ -204,6 +204,10 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             }
 
             _armed = null;
+
+            // While nobody takes what arrives, nothing is read, and what the peer has said lies unread.
+            if (_current is { Receiving.IsPending: false })
+                _link.ExcuseSilence(Now);
             _link.Advance(Now);
             Work();
         }
@@ -728,6 +732,9 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             // An operation under way uses its buffer until it completes, wherever the stage is by then.
             foreach (var leaving in _leaving)
             {
+                // One that was refused is closed by whoever sent the refusal, which is over now.
+                if (leaving.ClosesAfterSend && leaving != _current)
+                    Drop(leaving.Carrier);
                 leaving.Receiving.Abandon(leaving.Buffer);
                 leaving.Sending.Abandon(leaving.Outgoing.Chunk);
                 leaving.Buffer = null;

@@ -31,7 +31,7 @@ internal static class CertificateAuthority
         return request.CreateSelfSigned(now - Before, now + lifetime);
     }
 
-    /// <summary>RFC 5280, section 4.2.1.10. Where no address is named none is allowed, or any would be.</summary>
+    /// <summary>RFC 5280, section 4.2.1.10.</summary>
     private static X509Extension NameConstraints(IReadOnlyList<HostPattern> constraints)
     {
         var writer = new AsnWriter(AsnEncodingRules.DER);
@@ -51,12 +51,22 @@ internal static class CertificateAuthority
                     WriteAddress(writer, address, 0xff);
             }
 
-            if (addresses.Count == 0)
+            // Constraints count for each kind of name apart: one of which none is permitted would be allowed as a whole.
+            if (names.Count == 0 || addresses.Count == 0)
             {
                 using (writer.PushSequence(new Asn1Tag(TagClass.ContextSpecific, 1)))
                 {
-                    WriteAddress(writer, IPAddress.Any, 0);
-                    WriteAddress(writer, IPAddress.IPv6Any, 0);
+                    if (names.Count == 0)
+                    {
+                        using (writer.PushSequence())
+                            writer.WriteCharacterString(UniversalTagNumber.IA5String, "", new Asn1Tag(TagClass.ContextSpecific, 2));
+                    }
+
+                    if (addresses.Count == 0)
+                    {
+                        WriteAddress(writer, IPAddress.Any, 0);
+                        WriteAddress(writer, IPAddress.IPv6Any, 0);
+                    }
                 }
             }
         }

@@ -104,7 +104,7 @@ internal static partial class ClientCommand
         }
         catch (ListenRefusedException e)
         {
-            LogListenRefused(logger, e.Port, e.Message);
+            LogListenRefused(logger, e.Rule.Domain is null ? $"port {e.Port}" : e.Rule.Source, e.Message);
             return ExitCodes.ListenRefused;
         }
         catch (TunnelConnectException e)
@@ -248,8 +248,8 @@ internal static partial class ClientCommand
     [LoggerMessage(9102, LogLevel.Warning, "The certificates of targets are not checked (--target-insecure): whoever is on the way can read and change everything")]
     private static partial void LogTargetsNotChecked(ILogger logger);
 
-    [LoggerMessage(9103, LogLevel.Critical, "The server refuses to listen on port {Port}, and reconnecting is off: {Reason}")]
-    private static partial void LogListenRefused(ILogger logger, int port, string reason);
+    [LoggerMessage(9103, LogLevel.Critical, "The server refuses to listen on {Source}, and reconnecting is off: {Reason}")]
+    private static partial void LogListenRefused(ILogger logger, string source, string reason);
 
     [LoggerMessage(9104, LogLevel.Critical, "No connection to {Server}, and reconnecting is off: {Reason}")]
     private static partial void LogNotConnected(ILogger logger, string server, string reason);

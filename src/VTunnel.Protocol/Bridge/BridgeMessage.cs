@@ -19,11 +19,17 @@ public abstract record BridgeMessage
     /// <exception cref="ArgumentException">The line would be longer than the control stream allows.</exception>
     public BridgeLine ToLine()
     {
-        var json = JsonSerializer.SerializeToUtf8Bytes(this, BridgeJson.Default.BridgeMessage);
+        var json = ToJson();
         return json.Length < ControlLineReader.MaxLineBytes
             ? new BridgeLine(json)
             : throw new ArgumentException($"A line of {json.Length} bytes is longer than the limit of {ControlLineReader.MaxLineBytes}.");
     }
+
+    /// <summary>The length of that form, in bytes; it must be below <see cref="ControlLineReader.MaxLineBytes"/>.</summary>
+    [JsonIgnore]
+    public int Length => ToJson().Length;
+
+    private byte[] ToJson() => JsonSerializer.SerializeToUtf8Bytes(this, BridgeJson.Default.BridgeMessage);
 
     /// <summary>Reads a line; null for a type that this version does not know.</summary>
     /// <exception cref="SessionProtocolException">A field is missing or has the wrong shape.</exception>

@@ -358,6 +358,14 @@ public sealed class LinkState
         return true;
     }
 
+    /// <summary>This side has not been reading, so that nothing was heard says nothing of the peer: its time begins anew.</summary>
+    public void ExcuseSilence(TimeSpan now)
+    {
+        Tick(now);
+        if (_isUp)
+            _keepAlive.OnHeard(_now);
+    }
+
     /// <summary>Does what is due by now. Early and repeated calls do no harm.</summary>
     public void Advance(TimeSpan now)
     {

@@ -30,9 +30,11 @@ public sealed class LocalPortsActorTests : VirtualTimeKit
 
     private static BridgeGrant Grant(int local, int port = 5432) => new(local, "127.0.0.1", port);
 
-    private IActorRef Start(params BridgeGrant[] grants)
+    private IActorRef Start(params BridgeGrant[] grants) => Start([], grants);
+
+    private IActorRef Start(Dictionary<int, int> overrides, params BridgeGrant[] grants)
     {
-        var ports = StartChild(LocalPortsActor.Props(Options, new Dictionary<int, int>(), _clock, _logger), _parent);
+        var ports = StartChild(LocalPortsActor.Props(Options, overrides, _clock, _logger), _parent);
         ports.Tell(new LocalPortsProtocol.Apply(grants));
         return ports;
     }
@@ -140,5 +142,25 @@ public sealed class LocalPortsActorTests : VirtualTimeKit
         Time.Advance(TimeSpan.FromSeconds(10));
 
         AwaitCondition(() => State(ports).Ports.All(port => port.IsOpen), TestTimeouts.Step);
+    }
+
+    [Fact]
+    public void A_port_that_the_user_gives_to_another_grant_is_lost_to_its_own_and_both_say_so()
+    {
+        var (mapped, own) = (FreePorts.Next(), FreePorts.Next());
+        var ports = Start(new Dictionary<int, int> { [mapped] = own }, Grant(own, 1), Grant(mapped, 2));
+        var settled = _parent.ExpectMsg<LocalPortsProtocol.Settled>().Ports;
+        Assert.Equal(2, settled.Count);
+        Assert.True(Assert.Single(settled, port => port.Target == "127.0.0.1:2").IsOpen);
+        var lost = Assert.Single(settled, port => !port.IsOpen);
+        Assert.Equal((own, "127.0.0.1:1"), (lost.Port, lost.Target));
+        Assert.StartsWith($"local port {own} leads to 127.0.0.1:2, as --map says; open another one for this: --map ", lost.Problem, StringComparison.Ordinal);
+        Assert.Single(_logger.Lines, line => line.Text.Contains("127.0.0.1:1 cannot be opened", StringComparison.Ordinal));
+
+        // The same grants once more are no news; once the other one is gone, the port is its own again.
+        ports.Tell(new LocalPortsProtocol.Apply([Grant(own, 1), Grant(mapped, 2)]));
+        ports.Tell(new LocalPortsProtocol.Apply([Grant(own, 1)]));
+        AwaitCondition(() => State(ports).Ports is [{ IsOpen: true, Target: "127.0.0.1:1" }], TestTimeouts.Step);
+        Assert.Single(_logger.Lines, line => line.Text.Contains("cannot be opened", StringComparison.Ordinal));
     }
 }

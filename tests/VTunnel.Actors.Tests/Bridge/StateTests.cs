@@ -242,6 +242,33 @@ public sealed class StateTests
     }
 
     [Fact]
+    public void A_snapshot_of_a_file_that_is_in_use_has_what_lies_in_its_log()
+    {
+        using var folder = new TempDirectory();
+        using var store = new PublisherStore(folder.File("publisher.db"));
+        store.CreateUser("alice", "k", new UserCredentials("c", null), new UserChange(), null, Now);
+        store.RevokeUser("alice", Now);
+        File.WriteAllBytes(folder.File("copy.db"), SqliteFile.Snapshot(folder.File("publisher.db")));
+
+        using var copy = new PublisherStore(folder.File("copy.db"));
+        Assert.Equal(["created", "revoked"], copy.ReadAudit("alice", null, int.MaxValue).Select(record => record.Kind));
+        Assert.DoesNotContain(Directory.GetFiles(folder.Path), file => file.EndsWith(".new", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public void Grants_that_would_not_fit_into_their_message_are_refused()
+    {
+        using var folder = new TempDirectory();
+        using var store = new PublisherStore(folder.File("publisher.db"));
+        var label = new string('ä', 200);
+        var grants = Enumerable.Range(0, 100).Select(number => new BridgeGrant(10_000 + number, $"{number}.{label}", 80));
+        var refused = Assert.Throws<BridgeException>(() =>
+            store.CreateUser("alice", "k", new UserCredentials("c", null), new UserChange { Add = [.. grants] }, null, Now));
+        Assert.Matches("^the grants of user 'alice' would take [0-9]+ bytes in the message that tells them; 65536 is the limit", refused.Message);
+        Assert.Equal(BridgeError.Invalid, refused.Code);
+    }
+
+    [Fact]
     public void The_audit_keeps_the_newest_records_and_finds_those_of_a_user()
     {
         using var folder = new TempDirectory();

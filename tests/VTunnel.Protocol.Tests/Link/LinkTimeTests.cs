@@ -53,6 +53,21 @@ public sealed class LinkTimeTests
         Assert.Null(pair.Client.Take(pair.ClientCarrier, pair.Now));
     }
 
+    [Fact]
+    public void Silence_while_nothing_is_read_is_not_the_peers()
+    {
+        var pair = Connected(Alive);
+        for (var i = 0; i < 10; i++)
+        {
+            pair.Pass(Seconds(9), deliver: false);
+            pair.Client.ExcuseSilence(pair.Now);
+        }
+
+        Assert.Empty(pair.ClientEvents);
+        pair.Pass(Seconds(20), deliver: false);
+        Assert.Equal(CarrierLoss.KeepAliveTimeout, Assert.Single(pair.ClientEvents).Loss);
+    }
+
     [Theory]
     [InlineData(10, 60)]
     [InlineData(60, 10)]

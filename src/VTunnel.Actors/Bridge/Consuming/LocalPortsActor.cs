@@ -57,6 +57,9 @@ internal sealed class LocalPortsActor : UntypedActor, IWithTimers
     private readonly TimeProvider _clock;
     private readonly ILogger _logger;
     private readonly Dictionary<int, LocalPort> _ports = [];
+
+    /// <summary>Grants whose local port the user has given to another one.</summary>
+    private readonly List<LocalPortState> _crowdedOut = [];
     private readonly Queue<Visitor> _waiting = new();
     private IActorRef? _session;
     private bool _isSettled;
@@ -143,7 +146,7 @@ internal sealed class LocalPortsActor : UntypedActor, IWithTimers
         }
     }
 
-    private LocalPortState[] States() => [.. _ports.Values.Select(port => port.State).OrderBy(port => port.Port)];
+    private LocalPortState[] States() => [.. _ports.Values.Select(port => port.State).Concat(_crowdedOut).OrderBy(port => port.Port)];
 
     /// <summary>The numbers that the user wants win over those that the publisher proposes.</summary>
     private int LocalNumber(BridgeGrant grant) => _overrides.GetValueOrDefault(grant.Local, grant.Local);
@@ -152,7 +155,22 @@ internal sealed class LocalPortsActor : UntypedActor, IWithTimers
     {
         if (_isClosed)
             return;
-        var wanted = grants.DistinctBy(LocalNumber).ToDictionary(LocalNumber);
+        var wanted = new Dictionary<int, BridgeGrant>();
+        var crowdedOut = new List<LocalPortState>();
+        foreach (var grant in grants.OrderBy(grant => _overrides.ContainsKey(grant.Local) ? 0 : 1))
+        {
+            var number = LocalNumber(grant);
+            if (!wanted.TryAdd(number, grant))
+            {
+                crowdedOut.Add(new LocalPortState(number, grant.Target, false,
+                    $"local port {number} leads to {wanted[number].Target}, as --map says; open another one for this: --map {FreeNeighbour(number)}:{grant.Local}"));
+            }
+        }
+
+        foreach (var port in crowdedOut.Except(_crowdedOut))
+            _logger.LocalPortFailed(port.Port, port.Target, port.Problem!);
+        _crowdedOut.Clear();
+        _crowdedOut.AddRange(crowdedOut);
         foreach (var (number, port) in _ports.Where(port => !wanted.ContainsKey(port.Key)).ToArray())
         {
             _ports.Remove(number);

@@ -20,8 +20,8 @@ public static class ContextArchive
         {
             using var zip = new ZipArchive(file, ZipArchiveMode.Create, leaveOpen: true);
             Add(zip, Marker, System.Text.Encoding.UTF8.GetBytes(name));
-            foreach (var content in Directory.GetFiles(state.FolderOf(name)))
-                Add(zip, Path.GetFileName(content), File.ReadAllBytes(content));
+            foreach (var content in Directory.GetFiles(state.FolderOf(name)).Where(IsKept))
+                Add(zip, Path.GetFileName(content), content.EndsWith(".db", StringComparison.Ordinal) ? SqliteFile.Snapshot(content) : File.ReadAllBytes(content));
         });
         StateFiles.Write(path, file.ToArray());
     }
@@ -65,6 +65,10 @@ public static class ContextArchive
             throw new BridgeException(BridgeError.Invalid, $"{path}: {Options.OptionRules.FileProblem(e)}", e);
         }
     }
+
+    /// <summary>Not the parts of a database that are only of use to who has it open, nor what another program is just writing.</summary>
+    private static bool IsKept(string path) =>
+        !path.EndsWith("-wal", StringComparison.Ordinal) && !path.EndsWith("-shm", StringComparison.Ordinal) && !path.EndsWith(".new", StringComparison.Ordinal);
 
     private static void Add(ZipArchive zip, string name, byte[] content)
     {

@@ -1,5 +1,6 @@
 using Microsoft.Data.Sqlite;
 using VTunnel.Protocol.Bridge;
+using VTunnel.Protocol.Control;
 
 namespace VTunnel.Bridge.State;
 
@@ -326,6 +327,14 @@ public sealed class PublisherStore : IDisposable
 
         if (user.Grants.Count > MaxGrants)
             throw new BridgeException(BridgeError.Invalid, $"user '{user.Name}' would have {user.Grants.Count} grants; {MaxGrants} is the limit");
+
+        var length = new BridgeGrants(user.Name, user.Grants).Length;
+        if (length >= ControlLineReader.MaxLineBytes)
+        {
+            throw new BridgeException(
+                BridgeError.Invalid,
+                $"the grants of user '{user.Name}' would take {length} bytes in the message that tells them; {ControlLineReader.MaxLineBytes} is the limit: use fewer or shorter host names");
+        }
     }
 
     private static List<BridgeUser> Users(SqliteFile.Database database, string? name)

@@ -47,6 +47,32 @@ internal sealed class SqliteFile : IDisposable
         }
     }
 
+    /// <summary>The contents of one moment, whoever writes meanwhile: what lies in the file and in the log beside it.</summary>
+    /// <exception cref="BridgeException">It cannot be read.</exception>
+    public static byte[] Snapshot(string path)
+    {
+        var copy = $"{path}.{Guid.NewGuid():N}.new";
+        StateFiles.CreateFile(copy);
+        try
+        {
+            using var connection = new SqliteConnection(new SqliteConnectionStringBuilder { DataSource = path, Mode = SqliteOpenMode.ReadWrite, Pooling = false, DefaultTimeout = 5 }.ToString());
+            connection.Open();
+            using var command = connection.CreateCommand();
+            command.CommandText = "VACUUM INTO $copy";
+            command.Parameters.AddWithValue("$copy", copy);
+            command.ExecuteNonQuery();
+            return File.ReadAllBytes(copy);
+        }
+        catch (SqliteException e)
+        {
+            throw new BridgeException(BridgeError.Damaged, $"{path} cannot be read: {e.Message}", e);
+        }
+        finally
+        {
+            File.Delete(copy);
+        }
+    }
+
     /// <summary>Changes whenever another connection has changed the file.</summary>
     public long DataVersion => Read(database => database.Scalar<long>("PRAGMA data_version"));
 
