@@ -74,13 +74,15 @@ internal sealed class CertificateMint : IDisposable
     {
         var names = new SubjectAlternativeNameBuilder();
         var name = new X500DistinguishedNameBuilder();
-        if (HostName.AddressOf(host) is { } address)
+        var address = HostName.AddressOf(host);
+        if (address is not null)
             names.AddIpAddress(address);
         else
             names.AddDnsName(host);
 
-        // The common name is for people and has at most 64 characters; programs look at the alternative names.
-        name.AddCommonName(host.Length <= 64 ? host : "vtunnel");
+        // The common name is for people and has at most 64 characters; programs look at the alternative names. But OpenSSL holds one
+        // that could be a domain, as 10.0.0.5 could, against the domains of a constrained authority.
+        name.AddCommonName(address is not null ? $"address {host}" : host.Length <= 64 ? host : "vtunnel");
         var request = new CertificateRequest(name.Build(), _key, HashAlgorithmName.SHA256);
         request.CertificateExtensions.Add(names.Build());
         request.CertificateExtensions.Add(new X509BasicConstraintsExtension(false, false, 0, true));

@@ -31,47 +31,46 @@ internal static class CertificateAuthority
         return request.CreateSelfSigned(now - Before, now + lifetime);
     }
 
-    /// <summary>RFC 5280, section 4.2.1.10.</summary>
+    /// <summary>
+    /// RFC 5280, section 4.2.1.10. Constraints count for each type of name apart: where none of a type is permitted all of it must be
+    /// excluded, or any would be allowed. The two families of addresses are one type, but not every program takes them as such.
+    /// </summary>
     private static X509Extension NameConstraints(IReadOnlyList<HostPattern> constraints)
     {
+        var addresses = constraints.Select(each => HostName.AddressOf(each.Name)).OfType<IPAddress>().ToList();
+        var names = constraints.Where(each => HostName.AddressOf(each.Name) is null).Select(each => each.Name).ToList();
+        var families = new[] { IPAddress.Any, IPAddress.IPv6Any }.Where(any => addresses.All(each => each.AddressFamily != any.AddressFamily)).ToList();
         var writer = new AsnWriter(AsnEncodingRules.DER);
         using (writer.PushSequence())
         {
-            var addresses = constraints.Select(each => HostName.AddressOf(each.Name)).OfType<IPAddress>().ToList();
-            var names = constraints.Where(each => HostName.AddressOf(each.Name) is null).ToList();
             using (writer.PushSequence(new Asn1Tag(TagClass.ContextSpecific, 0)))
             {
-                foreach (var each in names)
-                {
-                    using (writer.PushSequence())
-                        writer.WriteCharacterString(UniversalTagNumber.IA5String, each.Name, new Asn1Tag(TagClass.ContextSpecific, 2));
-                }
-
+                foreach (var name in names)
+                    WriteName(writer, name);
                 foreach (var address in addresses)
                     WriteAddress(writer, address, 0xff);
             }
 
-            // Constraints count for each kind of name apart: one of which none is permitted would be allowed as a whole.
-            if (names.Count == 0 || addresses.Count == 0)
+            if (names.Count == 0 || families.Count > 0)
             {
                 using (writer.PushSequence(new Asn1Tag(TagClass.ContextSpecific, 1)))
                 {
                     if (names.Count == 0)
-                    {
-                        using (writer.PushSequence())
-                            writer.WriteCharacterString(UniversalTagNumber.IA5String, "", new Asn1Tag(TagClass.ContextSpecific, 2));
-                    }
-
-                    if (addresses.Count == 0)
-                    {
-                        WriteAddress(writer, IPAddress.Any, 0);
-                        WriteAddress(writer, IPAddress.IPv6Any, 0);
-                    }
+                        WriteName(writer, "");
+                    foreach (var family in families)
+                        WriteAddress(writer, family, 0);
                 }
             }
         }
 
         return new X509Extension("2.5.29.30", writer.Encode(), critical: true);
+    }
+
+    /// <summary>A domain with everything below it; everything at all if it is empty.</summary>
+    private static void WriteName(AsnWriter writer, string name)
+    {
+        using (writer.PushSequence())
+            writer.WriteCharacterString(UniversalTagNumber.IA5String, name, new Asn1Tag(TagClass.ContextSpecific, 2));
     }
 
     private static void WriteAddress(AsnWriter writer, IPAddress address, byte mask)

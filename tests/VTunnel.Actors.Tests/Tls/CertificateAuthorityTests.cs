@@ -1,15 +1,21 @@
+using System.ComponentModel;
+using System.Formats.Asn1;
 using System.Net;
-using System.Security.Cryptography;
+using System.Numerics;
 using System.Security.Cryptography.X509Certificates;
+using Microsoft.Extensions.Time.Testing;
+using VTunnel.Proxy;
 using VTunnel.Routing;
+using VTunnel.Testing;
+using VTunnel.Testing.Programs;
 using VTunnel.Tls;
 
 namespace VTunnel.Actors.Tests.Tls;
 
-/// <summary>What an authority with constraints can speak for, as the system's own check of chains sees it.</summary>
+/// <summary>What an authority with constraints can speak for, as the system's check of chains sees it, and OpenSSL's where it is installed.</summary>
 public sealed class CertificateAuthorityTests
 {
-    private static readonly DateTimeOffset Now = TimeProvider.System.GetUtcNow();
+    private readonly FakeTimeProvider _time = new(TimeProvider.System.GetUtcNow());
 
     [Theory]
     [InlineData("corp.test", "corp.test", true)]
@@ -21,32 +27,90 @@ public sealed class CertificateAuthorityTests
     [InlineData("10.9.8.7", "10.9.8.8", false)]
     [InlineData("10.9.8.7", "fd00::1", false)]
     [InlineData("10.9.8.7", "www.example.com", false)]
+    [InlineData("fd00::1", "fd00::1", true)]
+    [InlineData("fd00::1", "10.9.8.7", false)]
+    [InlineData("fd00::1", "www.example.com", false)]
+    [InlineData("10.9.8.7 fd00::1", "10.9.8.7", true)]
+    [InlineData("10.9.8.7 fd00::1", "fd00::1", true)]
+    [InlineData("10.9.8.7 fd00::1", "www.example.com", false)]
     [InlineData("corp.test 10.9.8.7", "a.corp.test", true)]
     [InlineData("corp.test 10.9.8.7", "10.9.8.7", true)]
+    [InlineData("corp.test 10.9.8.7", "fd00::1", false)]
     [InlineData("corp.test 10.9.8.7", "www.example.com", false)]
-    public void An_authority_with_constraints_speaks_for_what_they_name_and_nothing_else(string constraints, string host, bool expected)
+    public async Task An_authority_with_constraints_speaks_for_what_they_name_and_nothing_else(string constraints, string host, bool expected)
     {
-        using var authority = CertificateAuthority.Create("test", [.. constraints.Split(' ').Select(Pattern)], Now, TimeSpan.FromDays(1));
-        using var leaf = Sign(authority, host);
+        using var authority = Create(constraints);
+        using var mint = new CertificateMint(authority, _time);
+        var leaf = mint.For(host).TargetCertificate;
         using var chain = new X509Chain();
         chain.ChainPolicy.TrustMode = X509ChainTrustMode.CustomRootTrust;
         chain.ChainPolicy.CustomTrustStore.Add(authority);
         chain.ChainPolicy.RevocationMode = X509RevocationMode.NoCheck;
         Assert.Equal(expected, chain.Build(leaf));
+        if (await OpenSslTrustsAsync(authority, leaf, host) is { } trusts)
+            Assert.Equal(expected, trusts);
     }
 
-    private static HostPattern Pattern(string text) => HostPattern.TryParse(text, out var pattern, out var problem) ? pattern : throw new ArgumentException(problem);
-
-    private static X509Certificate2 Sign(X509Certificate2 authority, string host)
+    [Theory]
+    [InlineData("corp.test", "0.0.0.0/0 ::/0")]
+    [InlineData("10.9.8.7", "DNS: ::/0")]
+    [InlineData("fd00::1", "DNS: 0.0.0.0/0")]
+    [InlineData("10.9.8.7 fd00::1", "DNS:")]
+    [InlineData("corp.test 10.9.8.7", "::/0")]
+    [InlineData("corp.test 10.9.8.7 fd00::1", "")]
+    public void What_has_no_constraint_of_its_type_is_excluded_as_a_whole(string constraints, string excluded)
     {
-        using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
-        var request = new CertificateRequest("CN=leaf", key, HashAlgorithmName.SHA256);
-        var names = new SubjectAlternativeNameBuilder();
-        if (IPAddress.TryParse(host, out var address))
-            names.AddIpAddress(address);
-        else
-            names.AddDnsName(host);
-        request.CertificateExtensions.Add(names.Build());
-        return request.Create(authority, Now.AddMinutes(-1), Now.AddHours(1), [1, 2, 3]);
+        using var authority = Create(constraints);
+        Assert.Equal(excluded, string.Join(' ', Excluded(authority)));
+    }
+
+    private static IEnumerable<string> Excluded(X509Certificate2 authority)
+    {
+        var extension = authority.Extensions.Single(each => each.Oid?.Value == "2.5.29.30");
+        Assert.True(extension.Critical);
+        var reader = new AsnReader(extension.RawData, AsnEncodingRules.DER).ReadSequence();
+        reader.ReadSequence(new Asn1Tag(TagClass.ContextSpecific, 0));
+        if (!reader.HasData)
+            yield break;
+        for (var subtrees = reader.ReadSequence(new Asn1Tag(TagClass.ContextSpecific, 1)); subtrees.HasData;)
+        {
+            var subtree = subtrees.ReadSequence();
+            if (subtree.PeekTag().TagValue == 2)
+            {
+                yield return "DNS:" + subtree.ReadCharacterString(UniversalTagNumber.IA5String, new Asn1Tag(TagClass.ContextSpecific, 2));
+                continue;
+            }
+
+            var bytes = subtree.ReadOctetString(new Asn1Tag(TagClass.ContextSpecific, 7));
+            var (address, mask) = (bytes[..(bytes.Length / 2)], bytes[(bytes.Length / 2)..]);
+            yield return $"{new IPAddress(address)}/{mask.Sum(each => BitOperations.PopCount(each))}";
+        }
+    }
+
+    private X509Certificate2 Create(string constraints) =>
+        CertificateAuthority.Create("test", [.. constraints.Split(' ').Select(Pattern)], _time.GetUtcNow(), TimeSpan.FromDays(30));
+
+    private static HostPattern Pattern(string text) =>
+        HostPattern.TryParse(text, out var pattern, out var problem) ? pattern : throw new ArgumentException(problem);
+
+    /// <summary>Null where OpenSSL is not installed.</summary>
+    private static async Task<bool?> OpenSslTrustsAsync(X509Certificate2 authority, X509Certificate2 leaf, string host)
+    {
+        using var folder = new TempDirectory();
+        var check = IPAddress.TryParse(host, out _) ? "-verify_ip" : "-verify_hostname";
+        string[] arguments =
+        [
+            "verify", "-CAfile", folder.Write("ca.pem", authority.ExportCertificatePem()), check, host,
+            folder.Write("leaf.pem", leaf.ExportCertificatePem()),
+        ];
+        try
+        {
+            await using var program = RunningProgram.Start("openssl", arguments);
+            return await program.WaitForExitAsync() == 0;
+        }
+        catch (Win32Exception)
+        {
+            return null;
+        }
     }
 }
