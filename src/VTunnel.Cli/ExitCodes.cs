@@ -12,7 +12,7 @@ internal static class ExitCodes
     /// <summary>The command line, the environment or a file says something that cannot be done; nothing was started.</summary>
     public const int Usage = 2;
 
-    /// <summary>The server's own address cannot be listened on.</summary>
+    /// <summary>The server's own address cannot be listened on, or a consumer's local port.</summary>
     public const int CannotListen = 3;
 
     /// <summary>The server cannot be reached or the connection to it was lost, and reconnecting is off.</summary>

@@ -145,22 +145,63 @@ public sealed class LocalPortsActorTests : VirtualTimeKit
     }
 
     [Fact]
-    public void A_port_that_the_user_gives_to_another_grant_is_lost_to_its_own_and_both_say_so()
+    public void A_port_that_the_user_gives_to_another_grant_is_lost_to_the_one_that_proposes_it_which_says_so()
     {
-        var (mapped, own) = (FreePorts.Next(), FreePorts.Next());
-        var ports = Start(new Dictionary<int, int> { [mapped] = own }, Grant(own, 1), Grant(mapped, 2));
-        var settled = _parent.ExpectMsg<LocalPortsProtocol.Settled>().Ports;
-        Assert.Equal(2, settled.Count);
-        Assert.True(Assert.Single(settled, port => port.Target == "127.0.0.1:2").IsOpen);
-        var lost = Assert.Single(settled, port => !port.IsOpen);
-        Assert.Equal((own, "127.0.0.1:1"), (lost.Port, lost.Target));
-        Assert.StartsWith($"local port {own} leads to 127.0.0.1:2, as --map says; open another one for this: --map ", lost.Problem, StringComparison.Ordinal);
-        Assert.Single(_logger.Lines, line => line.Text.Contains("127.0.0.1:1 cannot be opened", StringComparison.Ordinal));
+        var own = FreePorts.Next();
+        var mapped = FreePorts.Next();
+        Start(new Dictionary<int, int> { [mapped] = own }, Grant(own, 1), Grant(mapped, 2));
 
-        // The same grants once more are no news; once the other one is gone, the port is its own again.
+        var settled = _parent.ExpectMsg<LocalPortsProtocol.Settled>().Ports;
+        Assert.Equal([(own, "127.0.0.1:2", true), (own, "127.0.0.1:1", false)], settled.Select(port => (port.Port, port.Target, port.IsOpen)));
+        Assert.Matches(
+            $"^local port {own} leads to 127.0.0.1:2, by --map {own}:{mapped}, and not to 127.0.0.1:1; open another one for that: --map [0-9]+:{own}$",
+            settled[1].Problem);
+    }
+
+    [Fact]
+    public void The_port_that_is_suggested_is_wanted_by_no_other_grant()
+    {
+        var own = FreePorts.Next();
+        var next = own + 10_000 <= 65_535 ? own + 10_000 : own - 10_000;
+        var far = FreePorts.Next();
+        Start(new Dictionary<int, int> { [far] = own }, Grant(own, 1), Grant(far, 2), Grant(next, 3));
+
+        var lost = Assert.Single(_parent.ExpectMsg<LocalPortsProtocol.Settled>().Ports, port => port.Target == "127.0.0.1:1");
+        Assert.EndsWith($":{own}", lost.Problem, StringComparison.Ordinal);
+        Assert.DoesNotContain($"--map {next}:", lost.Problem, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Visitors_of_a_port_do_not_reach_the_grant_that_takes_it_over_and_the_log_tells_of_it_once()
+    {
+        var (own, mapped) = (FreePorts.Next(), FreePorts.Next());
+        var ports = Start(new Dictionary<int, int> { [mapped] = own }, Grant(own, 1));
+        _parent.ExpectMsg<LocalPortsProtocol.Settled>();
+        using var waiting = await VisitAsync(ports, own, 1);
+
         ports.Tell(new LocalPortsProtocol.Apply([Grant(own, 1), Grant(mapped, 2)]));
+        ports.Tell(new LocalPortsProtocol.Apply([Grant(own, 1), Grant(mapped, 2)]));
+
+        Assert.True(await IsClosedAsync(waiting));
+        Assert.Equal(0, State(ports).Waiting);
+        Assert.Equal(["127.0.0.1:2", "127.0.0.1:1"], State(ports).Ports.Select(port => port.Target));
+        var lost = Assert.Single(_logger.Lines, line => line.Text.Contains("127.0.0.1:1 cannot be opened", StringComparison.Ordinal));
+        Assert.Contains("127.0.0.1:2", lost.Text, StringComparison.Ordinal);
+        Assert.Single(_logger.Lines, line => line.Text == $"Local port {own} leads to 127.0.0.1:2");
+
+        // Once the other grant is withdrawn, the port is its own again.
         ports.Tell(new LocalPortsProtocol.Apply([Grant(own, 1)]));
-        AwaitCondition(() => State(ports).Ports is [{ IsOpen: true, Target: "127.0.0.1:1" }], TestTimeouts.Step);
-        Assert.Single(_logger.Lines, line => line.Text.Contains("cannot be opened", StringComparison.Ordinal));
+        var back = Assert.Single(State(ports).Ports);
+        Assert.Equal((own, "127.0.0.1:1", true, null), (back.Port, back.Target, back.IsOpen, back.Problem));
+    }
+
+    [Fact]
+    public void Two_grants_for_one_port_of_which_neither_is_mapped_are_told_too_and_the_same_one_twice_is_not()
+    {
+        var port = FreePorts.Next();
+        Start(Grant(port, 1), Grant(port, 1), Grant(port, 2));
+
+        var lost = Assert.Single(_parent.ExpectMsg<LocalPortsProtocol.Settled>().Ports, each => !each.IsOpen);
+        Assert.Equal($"local port {port} leads to 127.0.0.1:1, and not to 127.0.0.1:2; the publisher has to grant one of them with another local port", lost.Problem);
     }
 }

@@ -105,6 +105,24 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
     }
 
     [Fact]
+    public async Task A_local_port_that_is_mapped_to_one_grant_and_proposed_by_another_is_told_with_both()
+    {
+        await using var service = TargetServer.StartEcho();
+        var lab = shared.Lab;
+        var (first, second, third) = (FreePorts.Next(), FreePorts.Next(), FreePorts.Next());
+        lab.CreateUser("rosa", (first, service.Port), (second, 9));
+
+        var refused = lab.Connect("rosa", "--map", $"{first}:{second}");
+        Assert.Equal(3, await refused.WaitForExitAsync());
+        var line = Assert.Single(refused.Output.Lines, line => line.StartsWith("vtunnel: ", StringComparison.Ordinal));
+        Assert.Contains($"local port {first} leads to 127.0.0.1:9, by --map {first}:{second}, and not to 127.0.0.1:{service.Port}", line, StringComparison.Ordinal);
+
+        // Both moved, the ports may change places.
+        await lab.ConnectAsync("rosa", "--map", $"{first}:{second}", "--map", $"{third}:{first}");
+        await Payload.EchoOnceAsync(third).WaitAsync(TestTimeouts.Step);
+    }
+
+    [Fact]
     public async Task A_key_made_by_the_user_and_a_passphrase_work_end_to_end()
     {
         await using var service = TargetServer.StartEcho();

@@ -57,10 +57,10 @@ internal sealed class LocalPortsActor : UntypedActor, IWithTimers
     private readonly TimeProvider _clock;
     private readonly ILogger _logger;
     private readonly Dictionary<int, LocalPort> _ports = [];
-
-    /// <summary>Grants whose local port the user has given to another one.</summary>
-    private readonly List<LocalPortState> _crowdedOut = [];
     private readonly Queue<Visitor> _waiting = new();
+
+    /// <summary>Grants whose local port leads to another one.</summary>
+    private IReadOnlyList<LocalPortState> _crowdedOut = [];
     private IActorRef? _session;
     private bool _isSettled;
     private bool _isClosed;
@@ -155,22 +155,7 @@ internal sealed class LocalPortsActor : UntypedActor, IWithTimers
     {
         if (_isClosed)
             return;
-        var wanted = new Dictionary<int, BridgeGrant>();
-        var crowdedOut = new List<LocalPortState>();
-        foreach (var grant in grants.OrderBy(grant => _overrides.ContainsKey(grant.Local) ? 0 : 1))
-        {
-            var number = LocalNumber(grant);
-            if (!wanted.TryAdd(number, grant))
-            {
-                crowdedOut.Add(new LocalPortState(number, grant.Target, false,
-                    $"local port {number} leads to {wanted[number].Target}, as --map says; open another one for this: --map {FreeNeighbour(number)}:{grant.Local}"));
-            }
-        }
-
-        foreach (var port in crowdedOut.Except(_crowdedOut))
-            _logger.LocalPortFailed(port.Port, port.Target, port.Problem!);
-        _crowdedOut.Clear();
-        _crowdedOut.AddRange(crowdedOut);
+        var wanted = Share(grants);
         foreach (var (number, port) in _ports.Where(port => !wanted.ContainsKey(port.Key)).ToArray())
         {
             _ports.Remove(number);
@@ -185,7 +170,7 @@ internal sealed class LocalPortsActor : UntypedActor, IWithTimers
         {
             if (_ports.TryGetValue(number, out var known))
             {
-                known.Grant = grant;
+                PassOn(known, grant);
                 continue;
             }
 
@@ -195,6 +180,56 @@ internal sealed class LocalPortsActor : UntypedActor, IWithTimers
         }
 
         Settle();
+    }
+
+    /// <summary>Which grant gets which port. Of two for the same one that wins which the user has mapped; the other one is told of, not dropped.</summary>
+    private Dictionary<int, BridgeGrant> Share(IReadOnlyList<BridgeGrant> grants)
+    {
+        var wanted = new Dictionary<int, BridgeGrant>();
+        var losers = grants.Distinct().OrderBy(grant => _overrides.ContainsKey(grant.Local) ? 0 : 1).Where(grant => !wanted.TryAdd(LocalNumber(grant), grant)).ToList();
+        var crowdedOut = losers.ConvertAll(grant =>
+        {
+            var number = LocalNumber(grant);
+            return new LocalPortState(number, grant.Target, false, Clash(number, wanted[number], grant, wanted.ContainsKey));
+        });
+        if (_isSettled)
+        {
+            foreach (var lost in crowdedOut.Except(_crowdedOut))
+                _logger.LocalPortFailed(lost.Port, lost.Target, lost.Problem!);
+        }
+
+        _crowdedOut = crowdedOut;
+        return wanted;
+    }
+
+    private static string Clash(int number, BridgeGrant winner, BridgeGrant loser, Func<int, bool> isWanted)
+    {
+        var by = winner.Local == number ? "" : $", by --map {number}:{winner.Local}";
+        var remedy = winner.Local == loser.Local
+            ? "the publisher has to grant one of them with another local port"
+            : $"open another one for that: --map {FreeNeighbour(number, isWanted)}:{loser.Local}";
+        return $"local port {number} leads to {winner.Target}{by}, and not to {loser.Target}; {remedy}";
+    }
+
+    private void PassOn(LocalPort port, BridgeGrant grant)
+    {
+        var isAnother = port.Grant.Local != grant.Local;
+        port.Grant = grant;
+        if (!isAnother)
+            return;
+
+        // Who waits came for what the port has led to until now.
+        for (var left = _waiting.Count; left > 0; left--)
+        {
+            var visitor = _waiting.Dequeue();
+            if (visitor.Port == port.Number)
+                visitor.Socket.Dispose();
+            else
+                _waiting.Enqueue(visitor);
+        }
+
+        if (port.IsOpen)
+            _logger.LocalPortOpen(port.Number, grant.Target);
     }
 
     private void Open(LocalPort port)
@@ -225,7 +260,7 @@ internal sealed class LocalPortsActor : UntypedActor, IWithTimers
         port.Listener = null;
         var holder = PortHolders.Find(failed.Port);
         port.Problem = failed.Reason.Contains("in use", StringComparison.Ordinal)
-            ? $"port {failed.Port} is in use{(holder is null ? "" : $" by {holder}")}; open another one in its place: --map {FreeNeighbour(failed.Port)}:{port.Grant.Local}"
+            ? $"port {failed.Port} is in use{(holder is null ? "" : $" by {holder}")}; open another one in its place: --map {FreeNeighbour(failed.Port, _ports.ContainsKey)}:{port.Grant.Local}"
             : failed.Reason.Replace("the server", "this program", StringComparison.Ordinal);
         if (_isSettled)
         {
@@ -236,7 +271,12 @@ internal sealed class LocalPortsActor : UntypedActor, IWithTimers
         Settle();
     }
 
-    private static int FreeNeighbour(int port) => port + 10_000 <= 65_535 ? port + 10_000 : port - 10_000;
+    /// <summary>A port to suggest: one that looks like this one and that no grant wants, if there is one.</summary>
+    private static int FreeNeighbour(int port, Func<int, bool> isWanted)
+    {
+        var neighbours = Enumerable.Range(1, 5).SelectMany(step => new[] { port + (step * 10_000), port - (step * 10_000) }).Where(each => each is >= 1024 and <= 65_535).ToList();
+        return neighbours.Find(each => !isWanted(each)) is var free and not 0 ? free : neighbours[0];
+    }
 
     private void Settle()
     {
