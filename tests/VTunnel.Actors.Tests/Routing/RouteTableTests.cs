@@ -102,6 +102,12 @@ public sealed class RouteTableTests
     [InlineData("fd00:ec2::254", "a metadata service")]
     [InlineData("fd00:ec2::23", "a metadata service")]
     [InlineData("64:ff9b:1::a9fe:a9fe", "a link-local address")]
+    [InlineData("64:ff9b:1:8:5:7:7f00:1", "this machine itself")]
+    [InlineData("64:ff9b:1:a9fe:a9:fe00::", "a link-local address")]
+    [InlineData("64:ff9b:1:7f:0:100:505:505", "this machine itself")]
+    [InlineData("64:ff9b:1:a9fe:a9:fe00:505:505", "a link-local address")]
+    [InlineData("64:ff9b:1::", "this machine itself")]
+    [InlineData("64:ff9b:1:5:a9:fea9:fe00:0", "a link-local address")]
     [InlineData("::ffff:0:127.0.0.1", "this machine itself")]
     [InlineData("100.100.100.200", "a metadata service")]
     [InlineData("168.63.129.16", "a metadata service")]
@@ -111,6 +117,11 @@ public sealed class RouteTableTests
     [InlineData("8.8.8.8", null)]
     [InlineData("2001:db8::1", null)]
     [InlineData("64:ff9b::808:808", null)]
+    [InlineData("64:ff9b:1::808:808", null)]
+    [InlineData("64:ff9b:1:808:8:800::", null)]
+    [InlineData("64:ff9b:2::7f00:1", null)]
+    [InlineData("::ffff:0:8.8.8.8", null)]
+    [InlineData("fd00:ec3::254", null)]
     public void Addresses_of_the_machine_itself_and_of_its_cloud_are_told_apart(string address, string? expected) =>
         Assert.Equal(expected, AddressGuard.Reason(IPAddress.Parse(address)));
 
