@@ -256,16 +256,76 @@ public sealed class StateTests
     }
 
     [Fact]
-    public void Grants_that_would_not_fit_into_their_message_are_refused()
+    public void Grants_that_would_not_fit_into_their_message_are_refused_with_their_length()
     {
         using var folder = new TempDirectory();
         using var store = new PublisherStore(folder.File("publisher.db"));
-        var label = new string('ä', 200);
-        var grants = Enumerable.Range(0, 100).Select(number => new BridgeGrant(10_000 + number, $"{number}.{label}", 80));
-        var refused = Assert.Throws<BridgeException>(() =>
-            store.CreateUser("alice", "k", new UserCredentials("c", null), new UserChange { Add = [.. grants] }, null, Now));
-        Assert.Matches("^the grants of user 'alice' would take [0-9]+ bytes in the message that tells them; 65536 is the limit", refused.Message);
+        var longest = GrantsOfLength("alice", 65_535);
+        store.CreateUser("alice", "k", new UserCredentials("c", null), new UserChange { Add = longest }, null, Now);
+        Assert.Equal(65_535, new BridgeGrants("alice", store.FindUser("alice")!.Grants).ToLine().Json.Length);
+
+        var one = longest[^1] with { Host = longest[^1].Host + "x" };
+        var refused = Assert.Throws<BridgeException>(() => store.EditUser("alice", new UserChange { Add = [one] }, Now));
         Assert.Equal(BridgeError.Invalid, refused.Code);
+        Assert.StartsWith(
+            "the grants of user 'alice' would take 65536 bytes in the message that tells them; 65535 is the limit", refused.Message, StringComparison.Ordinal);
+        Assert.Equal(longest, store.FindUser("alice")!.Grants);
+
+        // What comes by an application counts too.
+        store.CreateApp("web", [], Now);
+        store.EditUser("alice", new UserChange { AddApps = ["web"] }, Now);
+        Assert.Contains("65535 is the limit", Assert.Throws<BridgeException>(() => store.EditApp("web", [new BridgeGrant(80, "h", 80)], [], Now)).Message, StringComparison.Ordinal);
+    }
+
+    /// <summary>Grants whose message has just this length; a letter beyond ASCII takes six bytes there.</summary>
+    private static BridgeGrant[] GrantsOfLength(string user, int length)
+    {
+        var grants = Enumerable.Range(0, 100).Select(number => new BridgeGrant(10_000 + number, $"h{number:000}", 80)).ToArray();
+        for (var at = 0; ; at++)
+        {
+            var left = length - new BridgeGrants(user, grants).Length;
+            var letters = Math.Min(left / 6, 200);
+            grants[at] = grants[at] with { Host = grants[at].Host + new string('ä', letters) + new string('a', letters < 200 ? left % 6 : 0) };
+            if (letters < 200)
+                return grants;
+        }
+    }
+
+    [Fact]
+    public void A_context_in_use_is_exported_with_what_lies_in_the_log_of_its_database()
+    {
+        using var folder = new TempDirectory();
+        var (here, there) = (new StateDirectory(folder.File("here")), new StateDirectory(folder.File("there")));
+        var (_, zip, publisher) = MakeBundle();
+        using var kept = publisher;
+        var name = here.Import(Bundle.FromZip(zip), null, null).Name;
+        using (var store = here.OpenPublisherStore(name))
+        {
+            store.CreateUser("alice", "k", new UserCredentials("c", null), new UserChange(), null, Now);
+            store.RevokeUser("alice", Now);
+            Assert.True(new FileInfo(Path.Combine(here.FolderOf(name), "publisher.db-wal")).Length > 0);
+            ContextArchive.Export(here, name, folder.File("moved.zip"));
+            Assert.DoesNotContain(Directory.GetFiles(here.FolderOf(name)), file => file.EndsWith(".new", StringComparison.Ordinal));
+        }
+
+        using (var archive = System.IO.Compression.ZipFile.OpenRead(folder.File("moved.zip")))
+        {
+            Assert.Contains(archive.Entries, entry => entry.Name == "publisher.db");
+            Assert.DoesNotContain(archive.Entries, entry => entry.Name.StartsWith("publisher.db-", StringComparison.Ordinal));
+        }
+
+        ContextArchive.TryImport(there, folder.File("moved.zip"), null);
+        using var moved = there.OpenPublisherStore(name);
+        Assert.Equal(["created", "revoked"], moved.ReadAudit("alice", null, int.MaxValue).Select(record => record.Kind));
+    }
+
+    [Fact]
+    public void A_database_that_cannot_be_copied_leaves_no_copy_behind()
+    {
+        using var folder = new TempDirectory();
+        var path = folder.Write("publisher.db", "this is no database, but long enough to be looked at as one: " + new string('x', 5000));
+        Assert.Equal(BridgeError.Damaged, Assert.Throws<BridgeException>(() => SqliteFile.Snapshot(path)).Code);
+        Assert.Equal([path], Directory.GetFiles(folder.Path));
     }
 
     [Fact]

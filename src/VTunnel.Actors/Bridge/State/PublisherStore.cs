@@ -333,7 +333,7 @@ public sealed class PublisherStore : IDisposable
         {
             throw new BridgeException(
                 BridgeError.Invalid,
-                $"the grants of user '{user.Name}' would take {length} bytes in the message that tells them; {ControlLineReader.MaxLineBytes} is the limit: use fewer or shorter host names");
+                $"the grants of user '{user.Name}' would take {length} bytes in the message that tells them; {ControlLineReader.MaxLineBytes - 1} is the limit: use fewer or shorter host names");
         }
     }
 
