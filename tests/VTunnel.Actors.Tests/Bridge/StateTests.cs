@@ -326,6 +326,12 @@ public sealed class StateTests
         var path = folder.Write("publisher.db", "this is no database, but long enough to be looked at as one: " + new string('x', 5000));
         Assert.Equal(BridgeError.Damaged, Assert.Throws<BridgeException>(() => SqliteFile.Snapshot(path)).Code);
         Assert.Equal([path], Directory.GetFiles(folder.Path));
+
+        // One that cannot be opened is not damaged.
+        File.Delete(path);
+        Directory.CreateDirectory(path);
+        Assert.Equal(BridgeError.Storage, Assert.Throws<BridgeException>(() => SqliteFile.Snapshot(path)).Code);
+        Assert.Empty(Directory.GetFiles(folder.Path));
     }
 
     [Fact]

@@ -24,13 +24,7 @@ internal sealed class SqliteFile : IDisposable
     {
         _path = path;
         StateFiles.CreateFile(path);
-        _connection = new SqliteConnection(new SqliteConnectionStringBuilder
-        {
-            DataSource = path,
-            Mode = SqliteOpenMode.ReadWrite,
-            Pooling = false,
-            DefaultTimeout = 5,
-        }.ToString());
+        _connection = new SqliteConnection(ConnectionString(path));
         try
         {
             Guard(() =>
@@ -55,23 +49,30 @@ internal sealed class SqliteFile : IDisposable
         StateFiles.CreateFile(copy);
         try
         {
-            using var connection = new SqliteConnection(new SqliteConnectionStringBuilder { DataSource = path, Mode = SqliteOpenMode.ReadWrite, Pooling = false, DefaultTimeout = 5 }.ToString());
-            connection.Open();
-            using var command = connection.CreateCommand();
-            command.CommandText = "VACUUM INTO $copy";
-            command.Parameters.AddWithValue("$copy", copy);
-            command.ExecuteNonQuery();
+            Guard(path, () =>
+            {
+                using var connection = new SqliteConnection(ConnectionString(path));
+                connection.Open();
+                using var command = connection.CreateCommand();
+                command.CommandText = "VACUUM INTO $copy";
+                command.Parameters.AddWithValue("$copy", copy);
+                command.ExecuteNonQuery();
+            });
             return File.ReadAllBytes(copy);
-        }
-        catch (SqliteException e)
-        {
-            throw new BridgeException(BridgeError.Damaged, $"{path} cannot be read: {e.Message}", e);
         }
         finally
         {
             File.Delete(copy);
         }
     }
+
+    private static string ConnectionString(string path) => new SqliteConnectionStringBuilder
+    {
+        DataSource = path,
+        Mode = SqliteOpenMode.ReadWrite,
+        Pooling = false,
+        DefaultTimeout = 5,
+    }.ToString();
 
     /// <summary>Changes whenever another connection has changed the file.</summary>
     public long DataVersion => Read(database => database.Scalar<long>("PRAGMA data_version"));
@@ -183,7 +184,9 @@ internal sealed class SqliteFile : IDisposable
     }
 #pragma warning restore CA2100
 
-    private void Guard(Action action)
+    private void Guard(Action action) => Guard(_path, action);
+
+    private static void Guard(string path, Action action)
     {
         try
         {
@@ -192,11 +195,11 @@ internal sealed class SqliteFile : IDisposable
         catch (SqliteException e) when (StorageErrors.Contains(e.SqliteErrorCode))
         {
             throw new BridgeException(
-                BridgeError.Storage, $"{_path} cannot be used: {Explain(e)}; see to its permissions and to space on the disk, or give another --state-dir", e);
+                BridgeError.Storage, $"{path} cannot be used: {Explain(e)}; see to its permissions and to space on the disk, or give another --state-dir", e);
         }
         catch (SqliteException e)
         {
-            throw new BridgeException(BridgeError.Damaged, $"{_path} is damaged: {e.Message.TrimEnd('.')}; restore it from a copy", e);
+            throw new BridgeException(BridgeError.Damaged, $"{path} is damaged: {e.Message.TrimEnd('.')}; restore it from a copy", e);
         }
     }
 
