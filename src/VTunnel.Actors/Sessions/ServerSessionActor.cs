@@ -226,8 +226,7 @@ internal sealed class ServerSessionActor : SessionActor
         if (!port.IsRenamed)
             return;
         port.IsRenamed = false;
-        if (port.NextLocalAddr != port.LocalAddr)
-            Retarget(number, port, port.NextLocalAddr);
+        Retarget(number, port, port.NextLocalAddr);
     }
 
     private void ClaimDomain(Listen listen)

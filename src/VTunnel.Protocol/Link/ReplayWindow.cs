@@ -75,7 +75,7 @@ internal sealed class ReplayWindow
     public void Restart(TimeSpan now)
     {
         EndTrial(now);
-        (_measuredRoundTrip, _wasLimiting) = (null, false);
+        (_measuredRoundTrip, _wasLimiting, _wasLowered) = (null, false, false);
     }
 
     /// <summary>Says how much memory an ACK freed.</summary>
@@ -124,6 +124,7 @@ internal sealed class ReplayWindow
         if (IsInteractive)
         {
             EndTrial(now);
+            _wasLimiting = false;
             return null;
         }
 

@@ -1,9 +1,10 @@
 namespace VTunnel.Protocol.Link;
 
 /// <summary>
-/// Finds out whether a window limits the rate although the shortest round trip says that it does not: the path may have become
-/// longer. For a while there is twice the window, between two spells with the window as it is. Only where more got through than
-/// in both of them was it the window; otherwise what is under way lies in a queue, and more would make the queue longer.
+/// Finds out by trying whether a window limits the rate, where the shortest round trip cannot be trusted to say so: the path may
+/// have become longer. For a while there is twice the window, between two spells with the window as it is. Only where more got
+/// through than in both of them was it the window; otherwise what is under way lies in a queue, and more would make the queue
+/// longer. The other way round a quarter is tried: where as much gets through, the window was not needed.
 /// </summary>
 internal sealed class WindowTrial
 {

@@ -387,6 +387,14 @@ public sealed class ServerSessionActorTests : VirtualTimeKit
         authorizer.ExpectMsg<AuthorizationProtocol.AuthorizeListen>(asked => asked.LocalAddr == "better:1");
         authorizer.Reply(AuthorizationProtocol.Allowed.Instance);
         ExpectListening(port);
+
+        // Back to what holds while another target is being decided on: that is answered, too.
+        session.Tell(Listen(port, "evil:1"));
+        authorizer.ExpectMsg<AuthorizationProtocol.AuthorizeListen>();
+        session.Tell(Listen(port, "better:1"));
+        authorizer.Reply(new AuthorizationProtocol.Denied("not there"));
+        Assert.Equal("not there", ExpectRefusal(port));
+        ExpectListening(port);
     }
 
     [Fact]

@@ -40,6 +40,15 @@ public sealed class ExampleTests
     }
 
     [Fact]
+    public async Task The_embedded_client_ends_in_order_while_there_is_no_server()
+    {
+        await using var client = Start("EmbedClient", $"ws://127.0.0.1:{FreePorts.Next()}/", "9000=localhost:3000");
+        await client.Output.WaitForAsync("WaitingToReconnect");
+        client.Signal(ProgramSignal.Terminate);
+        Assert.Equal(0, await client.WaitForExitAsync());
+    }
+
+    [Fact]
     public async Task The_extended_server_refuses_a_port_and_says_why()
     {
         await using var server = Start("Extending", "--urls", "http://127.0.0.1:0");
