@@ -20,6 +20,7 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
     private const int MaxControlBacklogBytes = 4 * 1024 * 1024;
 
     private readonly MuxSession _mux;
+    private readonly FrameGather _gather;
     private readonly MuxRole _role;
     private readonly int _maxStreams;
     private readonly RingQueue<(StreamEvent Event, MuxStream? Stream)> _events = new();
@@ -43,6 +44,7 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
         _role = role;
         _maxStreams = options.MaxStreams;
         _mux = new MuxSession(role, options);
+        _gather = new FrameGather(_mux);
         if (role == MuxRole.Dialer)
         {
             _control = _mux.Open()!;
@@ -186,7 +188,7 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
     /// <inheritdoc />
     public bool TryTakeFrame(out ByteSlice frame)
     {
-        var taken = _mux.TryTakeFrame(out frame);
+        var taken = _gather.TryTake(out frame);
         TakeMuxEvents();
         return taken;
     }
@@ -210,6 +212,7 @@ public sealed class V2Session : IMultiplexer<ByteSlice>
     public void Abandon()
     {
         _mux.Abandon();
+        _gather.Abandon();
         while (_events.Count > 0)
             _events.Dequeue().Event.Payload.Release();
         while (_controlBacklog.Count > 0)

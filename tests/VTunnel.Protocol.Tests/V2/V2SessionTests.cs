@@ -406,6 +406,92 @@ public sealed class V2SessionTests : IDisposable
         Assert.Equal((0, 0), (_dialer.StreamCount, _acceptor.StreamCount));
     }
 
+    [Fact]
+    public void What_is_short_and_ready_at_the_same_time_leaves_in_one_run()
+    {
+        Start();
+        var id = _dialer.Open(Request);
+        _dialer.Send(id, Frames.Slice("GET"u8));
+        Assert.Single(Runs(_dialer, _acceptor));
+        Assert.Equal([$"Opened {id} 9000 127.0.0.1:53211", $"Data {id} 3"], Happened(_acceptor));
+
+        _acceptor.Accept(id);
+        _acceptor.Send(id, Frames.Slice("200 OK"u8));
+        _acceptor.Finish(id);
+        Assert.Single(Runs(_acceptor, _dialer));
+        Assert.Equal([$"Accepted {id}", $"Data {id} 6", $"Finished {id}"], Happened(_dialer));
+    }
+
+    [Fact]
+    public void A_frame_that_is_not_short_leaves_alone_in_its_place()
+    {
+        Start();
+        uint[] ids = [_dialer.Open(Request), _dialer.Open(Request), _dialer.Open(Request)];
+        Run();
+        _dialer.Send(ids[0], Frames.Slice(new byte[100]));
+        _dialer.Send(ids[1], Frames.Slice(new byte[5000]));
+        _dialer.Send(ids[2], Frames.Slice(new byte[200]));
+        Assert.Equal(
+            [100 + MuxFrameHeader.Size, 5000 + MuxFrameHeader.Size, 200 + MuxFrameHeader.Size], Runs(_dialer));
+
+        // What is taken and waits for its turn is released with the rest.
+        _dialer.Send(ids[0], Frames.Slice(new byte[100]));
+        _dialer.Send(ids[1], Frames.Slice(new byte[5000]));
+        Assert.True(_dialer.TryTakeFrame(out var first));
+        first.Release();
+    }
+
+    [Fact]
+    public void Many_short_frames_leave_in_runs_of_4_KiB_in_their_order()
+    {
+        using var ledger = ChunkLedger.Open();
+        Start();
+        var ids = Enumerable.Range(0, 40).Select(_ => _dialer.Open(Request)).ToArray();
+        Run();
+        Happened(_acceptor);
+        foreach (var id in ids)
+            _dialer.Send(id, Frames.Slice(new byte[300]));
+        var runs = Runs(_dialer, _acceptor);
+        Assert.Equal([12, 12, 12, 4], runs.Select(run => run / (300 + MuxFrameHeader.Size)));
+        Assert.All(runs, run => Assert.InRange(run, 1, 4096 - ByteChunk.Headroom));
+        Assert.Equal(ids.Select(id => $"Data {id} 300"), Happened(_acceptor));
+        Assert.Equal(0, ledger.Outstanding);
+    }
+
+    [Fact]
+    public void Beside_much_that_is_queued_frames_are_taken_one_by_one_so_that_what_is_urgent_passes()
+    {
+        Start();
+        uint[] ids = [_dialer.Open(Request), _dialer.Open(Request), _dialer.Open(Request)];
+        Run();
+        _dialer.Send(ids[0], Frames.Slice(new byte[100]));
+        _dialer.Send(ids[1], Frames.Slice(new byte[60_000]));
+        _dialer.Send(ids[2], Frames.Slice(new byte[60_000]));
+        Assert.True(_dialer.TryTakeFrame(out var first));
+        Assert.Equal(100 + MuxFrameHeader.Size, first.Length);
+        first.Release();
+        _dialer.SendControl(new Listen(9000));
+        Assert.True(_dialer.TryTakeFrame(out var urgent));
+        Assert.Contains("listen", System.Text.Encoding.ASCII.GetString(urgent.Span), StringComparison.Ordinal);
+        urgent.Release();
+        Assert.Equal([60_000 + MuxFrameHeader.Size, 60_000 + MuxFrameHeader.Size], Runs(_dialer));
+    }
+
+    private static List<int> Runs(V2Session from, V2Session? to = null)
+    {
+        var runs = new List<int>();
+        while (from.TryTakeFrame(out var run))
+        {
+            runs.Add(run.Length);
+            if (to is null)
+                run.Release();
+            else
+                to.Receive(run);
+        }
+
+        return runs;
+    }
+
     private void Start()
     {
         Run();
