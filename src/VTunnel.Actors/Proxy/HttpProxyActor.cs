@@ -4,6 +4,7 @@ using Akka.Actor;
 using Microsoft.Extensions.Logging;
 using VTunnel.Diagnostics;
 using VTunnel.Options;
+using VTunnel.Sessions;
 using VTunnel.Web;
 
 namespace VTunnel.Proxy;
@@ -128,6 +129,7 @@ public sealed class HttpProxyActor : UntypedActor, IWithTimers
                 break;
             case ProxyProtocol.SetRoutes set:
                 _application.Use(set.Routes);
+                Sender.Tell(SessionProtocol.RoutesTaken.Instance);
                 break;
             case ProxyProtocol.StopAccepting:
                 _stopping.Cancel();

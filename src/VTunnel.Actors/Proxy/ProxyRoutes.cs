@@ -37,7 +37,7 @@ internal sealed class CurrentRoutes
 /// <summary>What a proxy's actor is told and says.</summary>
 public static class ProxyProtocol
 {
-    /// <summary>To the proxy: route by these from now on.</summary>
+    /// <summary>To the proxy: route by these from now on. Answered with <see cref="SessionProtocol.RoutesTaken"/> when it does.</summary>
     public sealed record SetRoutes(ProxyRoutes Routes);
 
     /// <summary>To the proxy: take no new connections.</summary>

@@ -22,6 +22,7 @@ internal sealed class ServerSessionActor : SessionActor
     private const int MaxLoggedRetargets = 20;
     private const int ProbePolls = 20;
     private const int MaxLocalAddrLength = 300;
+    private const int MaxUnreported = 100;
 
     private readonly TunnelServerOptions _options;
     private readonly AccessToken? _token;
@@ -56,6 +57,10 @@ internal sealed class ServerSessionActor : SessionActor
 
         public bool IsRenamed { get; set; }
         public bool IsDecidedOn { get; set; }
+
+        /// <summary>Answers that wait until the proxy routes to what they confirm: first for a report of the routes, then for it to be taken in.</summary>
+        public int Unreported { get; set; }
+        public int Reported { get; set; }
         public HostPattern? Domain { get; } = domain;
         public bool IsOpen { get; set; }
         public IActorRef? Listener { get; set; }
@@ -187,7 +192,10 @@ internal sealed class ServerSessionActor : SessionActor
         }
         else if (localAddr == port.LocalAddr)
         {
-            Pump.SendControl(new ListenOk(number));
+            if (port is { Unreported: 0, Reported: 0 })
+                Pump.SendControl(new ListenOk(number));
+            else
+                Confirm(number, port);
         }
         else if (Session.Extensions.Authorizer is null)
         {
@@ -215,10 +223,9 @@ internal sealed class ServerSessionActor : SessionActor
     private void SetTarget(int number, Port port, string? localAddr)
     {
         port.LocalAddr = localAddr;
-        Pump.SendControl(new ListenOk(number));
         if (++_retargets <= MaxLoggedRetargets)
             Logger.Retargeted(Session.Name, number, localAddr ?? "an unnamed target", _retargets == MaxLoggedRetargets ? " (further changes are not logged)" : "");
-        ReportRoutes();
+        Confirm(number, port);
     }
 
     private void TakeRename(int number, Port port)
@@ -307,14 +314,34 @@ internal sealed class ServerSessionActor : SessionActor
             return;
         port.IsOpen = true;
         Session.Metrics.ListenerOpened();
-        Pump.SendControl(new ListenOk(number));
         if (port.Domain is { } domain)
             Logger.DomainUp(Session.Name, domain.ToString(), port.LocalAddr ?? "an unnamed target");
         else
             Logger.ListenerUp(Session.Name, _options.ListenAddress.ToString(), number, port.LocalAddr ?? "an unnamed target");
-        ReportRoutes();
+        Confirm(number, port);
         Context.System.EventStream.Publish(new TunnelEvents.ListenerOpened(Session.Name, number, port.LocalAddr));
         TakeRename(number, port);
+    }
+
+    /// <summary>A client that is told its port is open may tell others, who then use the proxy: it routes to the port by then.</summary>
+    private void Confirm(int number, Port port)
+    {
+        if (_options.Proxy is null)
+        {
+            Pump.SendControl(new ListenOk(number));
+            return;
+        }
+
+        // A client that asks more often than it can be answered is told once for many times.
+        if (port.Unreported < MaxUnreported)
+            port.Unreported++;
+        ReportRoutes();
+    }
+
+    private void SendConfirmations(int number, Port port)
+    {
+        for (; port.Reported > 0; port.Reported--)
+            Pump.SendControl(new ListenOk(number));
     }
 
     private void Refuse(int port, string reason)
@@ -325,6 +352,13 @@ internal sealed class ServerSessionActor : SessionActor
 
     private void Deny(int port, string reason)
     {
+        if (_ports.TryGetValue(port, out var open))
+        {
+            // In the order in which they were asked for.
+            (open.Reported, open.Unreported) = (open.Reported + open.Unreported, 0);
+            SendConfirmations(port, open);
+        }
+
         Pump.SendControl(new ListenErr(port, reason));
         Context.System.EventStream.Publish(new TunnelEvents.ListenerRefused(Session.Name, port, reason));
         if (++_refusals <= MaxLoggedRefusals)
@@ -344,13 +378,19 @@ internal sealed class ServerSessionActor : SessionActor
         _areRoutesUntaken = true;
         var routes = new List<(HostPattern, int, ProxyRoute)>();
         foreach (var (number, port) in IsClosing ? [] : _ports.Where(port => port.Value.IsOpen))
+        {
             AddRoutes(routes, number, port);
+            (port.Reported, port.Unreported) = (port.Unreported, 0);
+        }
+
         Context.Parent.Tell(new SessionProtocol.RoutesChanged(routes, Session.Wire.Carrier is not null));
     }
 
     private void OnRoutesTaken()
     {
         _areRoutesUntaken = false;
+        foreach (var (number, port) in _ports)
+            SendConfirmations(number, port);
         if (_haveRoutesChanged)
             ReportRoutes();
     }

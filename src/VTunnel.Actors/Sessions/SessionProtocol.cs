@@ -68,7 +68,7 @@ public static class SessionProtocol
     /// </summary>
     public sealed record RoutesChanged(IReadOnlyList<(HostPattern Pattern, int Port, ProxyRoute Route)> Routes, bool IsConnected);
 
-    /// <summary>To a server's session: the routes of its last <see cref="RoutesChanged"/> hold.</summary>
+    /// <summary>To a server's session: the proxy goes by its last <see cref="RoutesChanged"/> from now on.</summary>
     public sealed record RoutesTaken
     {
         /// <summary>The one instance.</summary>

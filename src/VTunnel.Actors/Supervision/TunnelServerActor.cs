@@ -110,7 +110,7 @@ public sealed class TunnelServerActor : UntypedActor
     {
         Context.ActorOf(OrphanActor.Props(), "orphans");
         if (_proxyProps is not null)
-            _proxy = Context.ActorOf(_proxyProps, "proxy");
+            _proxy = Context.Watch(Context.ActorOf(_proxyProps, "proxy"));
     }
 
     /// <inheritdoc />
@@ -129,7 +129,6 @@ public sealed class TunnelServerActor : UntypedActor
                 break;
             case SessionProtocol.RoutesChanged changed:
                 OnRoutes(Sender, changed);
-                Sender.Tell(SessionProtocol.RoutesTaken.Instance);
                 break;
             case ProxyProtocol.GetAddress when _proxy is not null:
                 _proxy.Forward(message);
@@ -139,6 +138,9 @@ public sealed class TunnelServerActor : UntypedActor
                 break;
             case SessionProtocol.SessionEnded:
                 // The ports follow when the actor has stopped and its sockets are closed.
+                break;
+            case Terminated terminated when terminated.ActorRef.Equals(_proxy):
+                OnProxyGone();
                 break;
             case Terminated terminated:
                 OnTerminated(terminated.ActorRef);
@@ -218,7 +220,11 @@ public sealed class TunnelServerActor : UntypedActor
     private void OnRoutes(IActorRef session, SessionProtocol.RoutesChanged? offer)
     {
         if (_proxy is null)
+        {
+            session.Tell(SessionProtocol.RoutesTaken.Instance);
             return;
+        }
+
         if (offer is null)
         {
             if (!_routes.Remove(session))
@@ -232,7 +238,16 @@ public sealed class TunnelServerActor : UntypedActor
         var entries = _routes.OrderBy(entry => entry.Value.Order).ToList();
         _proxy.Tell(new ProxyProtocol.SetRoutes(new ProxyRoutes(
             new RouteTable<ProxyRoute>(entries.SelectMany(entry => entry.Value.Offer.Routes)),
-            entries.Where(entry => !entry.Value.Offer.IsConnected).Select(entry => entry.Key.Path.Name).ToHashSet())));
+            entries.Where(entry => !entry.Value.Offer.IsConnected).Select(entry => entry.Key.Path.Name).ToHashSet())), session);
+    }
+
+    /// <summary>It failed: nobody is routed to the sessions any more, and none of them is to wait for that.</summary>
+    private void OnProxyGone()
+    {
+        _proxy = null;
+        foreach (var session in _routes.Keys)
+            session.Tell(SessionProtocol.RoutesTaken.Instance);
+        _routes.Clear();
     }
 
     private void OnProbeResult(IActorRef holder, bool alive)

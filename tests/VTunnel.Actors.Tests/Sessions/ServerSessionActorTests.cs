@@ -398,30 +398,74 @@ public sealed class ServerSessionActorTests : VirtualTimeKit
     }
 
     [Fact]
-    public void The_parent_hears_of_routes_again_when_it_has_taken_the_last_ones_in()
+    public void Where_there_is_a_proxy_a_port_is_confirmed_when_that_routes_to_it()
     {
         var session = Start(new TunnelServerOptions { Proxy = new ProxyOptions() });
         var port = FreePorts.Next();
         session.Tell(Listen(port, "one.corp:80"));
         Grant(session, port);
-        ExpectListening(port);
-        Assert.Equal("one.corp", Routed());
-        for (var i = 0; i < 10; i++)
-        {
-            session.Tell(Listen(port, $"two-{i}.corp:80"));
-            ExpectListening(port);
-        }
-
-        _parent.ExpectNoMsg(TimeSpan.Zero);
+        Assert.Equal("one.corp", ExpectRoute());
+        _pumpCalls.ExpectNoMsg(TimeSpan.Zero);
         session.Tell(SessionProtocol.RoutesTaken.Instance);
-        Assert.Equal("two-9.corp", Routed());
+        ExpectListening(port);
+
+        session.Tell(Listen(port, "two.corp:80"));
+        session.Tell(Listen(port, "two.corp:80"));
+        Assert.Equal("two.corp", ExpectRoute());
         session.Tell(SessionProtocol.RoutesTaken.Instance);
-        session.Tell(Listen(port, "two-9.corp:80"));
+        ExpectListening(port);
+        Assert.Equal("two.corp", ExpectRoute());
+        session.Tell(SessionProtocol.RoutesTaken.Instance);
+        ExpectListening(port);
+
+        // Nothing changes, and the proxy knows it.
+        session.Tell(Listen(port, "two.corp:80"));
         ExpectListening(port);
         _parent.ExpectNoMsg(TimeSpan.Zero);
-
-        string Routed() => Assert.Single(_parent.ExpectMsg<SessionProtocol.RoutesChanged>().Routes).Pattern.ToString().Split(':')[0];
     }
+
+    [Fact]
+    public void The_parent_hears_of_routes_again_when_they_have_taken_effect()
+    {
+        var session = Start(new TunnelServerOptions { Proxy = new ProxyOptions() });
+        var port = FreePorts.Next();
+        session.Tell(Listen(port, "one.corp:80"));
+        Grant(session, port);
+        Assert.Equal("one.corp", ExpectRoute());
+        for (var i = 0; i < 10; i++)
+            session.Tell(Listen(port, $"two-{i}.corp:80"));
+        _parent.ExpectNoMsg(TimeSpan.Zero);
+        session.Tell(SessionProtocol.RoutesTaken.Instance);
+        ExpectListening(port);
+        Assert.Equal("two-9.corp", ExpectRoute());
+        _pumpCalls.ExpectNoMsg(TimeSpan.Zero);
+        session.Tell(SessionProtocol.RoutesTaken.Instance);
+        for (var i = 0; i < 10; i++)
+            ExpectListening(port);
+        _parent.ExpectNoMsg(TimeSpan.Zero);
+    }
+
+    [Fact]
+    public void Answers_for_a_port_keep_their_order_where_one_waits_for_the_proxy()
+    {
+        var authorizer = CreateTestProbe();
+        var session = Start(new TunnelServerOptions { Proxy = new ProxyOptions() }, authorizer: authorizer);
+        var port = FreePorts.Next();
+        session.Tell(Listen(port, "one.corp:80"));
+        authorizer.ExpectMsg<AuthorizationProtocol.AuthorizeListen>();
+        authorizer.Reply(AuthorizationProtocol.Allowed.Instance);
+        Grant(session, port);
+        ExpectRoute();
+        session.Tell(Listen(port, "two.corp:80"));
+        authorizer.ExpectMsg<AuthorizationProtocol.AuthorizeListen>();
+        authorizer.Reply(new AuthorizationProtocol.Denied("not there"));
+        ExpectListening(port);
+        Assert.Equal("not there", ExpectRefusal(port));
+        session.Tell(SessionProtocol.RoutesTaken.Instance);
+        _pumpCalls.ExpectNoMsg(TimeSpan.Zero);
+    }
+
+    private string ExpectRoute() => Assert.Single(_parent.ExpectMsg<SessionProtocol.RoutesChanged>().Routes).Pattern.ToString().Split(':')[0];
 
     [Theory]
     [InlineData("gitlab.corp:443")]
@@ -432,11 +476,9 @@ public sealed class ServerSessionActorTests : VirtualTimeKit
         var session = Start(new TunnelServerOptions { Proxy = new ProxyOptions() }, new AccessToken("ci", default, [new PortRange(port, port)]));
         session.Tell(Listen(port, "localhost:3000"));
         Grant(session, port);
-        ExpectListening(port);
         Assert.Empty(_parent.ExpectMsg<SessionProtocol.RoutesChanged>().Routes);
         session.Tell(SessionProtocol.RoutesTaken.Instance);
         session.Tell(Listen(port, target));
-        ExpectListening(port);
         Assert.Empty(_parent.ExpectMsg<SessionProtocol.RoutesChanged>().Routes);
     }
 

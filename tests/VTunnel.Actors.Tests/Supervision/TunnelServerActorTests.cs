@@ -5,6 +5,8 @@ using VTunnel.Actors.Tests.Testing;
 using VTunnel.Diagnostics;
 using VTunnel.Extensions;
 using VTunnel.Options;
+using VTunnel.Proxy;
+using VTunnel.Sessions;
 using VTunnel.Supervision;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
@@ -250,5 +252,39 @@ public sealed class TunnelServerActorTests : VirtualTimeKit
         await first.ServerEnd.Aborted.WaitAsync(TestTimeouts.Long);
         await second.ListenAsync(port);
         await second.ExpectOkAsync(port);
+    }
+
+    [Fact]
+    public async Task A_client_is_told_that_its_port_is_open_when_the_proxy_routes_to_it_or_there_is_none_any_more()
+    {
+        var proxy = CreateTestProbe();
+        var server = Sys.ActorOf(TunnelServerActor.Props(
+            Options with { Proxy = new ProxyOptions() }, TunnelExtensions.None, TunnelMetrics.Shared, _log, Props.Create(() => new ProxyStub(proxy))));
+        var client = Connect(server);
+        var port = FreePorts.Next();
+        await client.ListenAsync(port);
+        var set = proxy.ExpectMsg<ProxyProtocol.SetRoutes>();
+        await client.SettleAsync();
+        proxy.Reply(SessionProtocol.RoutesTaken.Instance);
+        await client.ExpectOkAsync(port);
+
+        var another = FreePorts.Next();
+        await client.ListenAsync(another);
+        proxy.ExpectMsg<ProxyProtocol.SetRoutes>();
+        await client.SettleAsync();
+        Sys.Stop(ActorOfPath(server.Path / "proxy"));
+        await client.ExpectOkAsync(another);
+        Assert.Empty(set.Routes.Table.Routes);
+        await client.ListenAsync(port);
+        await client.ExpectOkAsync(port);
+    }
+
+    private sealed class ProxyStub : UntypedActor
+    {
+        private readonly IActorRef _probe;
+
+        public ProxyStub(IActorRef probe) => _probe = probe;
+
+        protected override void OnReceive(object message) => _probe.Forward(message);
     }
 }
