@@ -39,10 +39,12 @@ internal sealed class StreamMailbox : MailboxType, IProducesMessageQueue<StreamM
 
         public void Enqueue(IActorRef receiver, Envelope envelope)
         {
+            // Once it is in the stack, its link is the reader's: nothing here may look at it again.
             var node = new Node(envelope);
+            Node? below;
             do
-                node.Next = Volatile.Read(ref _newest);
-            while (Interlocked.CompareExchange(ref _newest, node, node.Next) != node.Next);
+                node.Next = below = Volatile.Read(ref _newest);
+            while (Interlocked.CompareExchange(ref _newest, node, below) != below);
         }
 
         public bool TryDequeue(out Envelope envelope)

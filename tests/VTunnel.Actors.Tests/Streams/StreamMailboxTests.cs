@@ -48,6 +48,40 @@ public sealed class StreamMailboxTests() : TestKit(EngineConfiguration.Own.WithF
     }
 
     [Fact]
+    public void Queue_gives_every_message_once_to_a_reader_who_is_always_there()
+    {
+        const int Each = 2_000_000;
+        var queue = new StreamMailbox.Queue();
+        var numbers = Enumerable.Range(0, Each).Select(object (i) => i).ToArray();
+        IActorRef[] senders = [CreateTestProbe(), CreateTestProbe()];
+        var writers = Array.ConvertAll(senders, sender => new Thread(() =>
+        {
+            for (var i = 0; i < Each; i++)
+            {
+                queue.Enqueue(ActorRefs.Nobody, new Envelope(numbers[i], sender));
+                if (i % 1024 == 0)
+                    Thread.Yield();
+            }
+        }));
+        foreach (var writer in writers)
+            writer.Start();
+
+        // The reader is faster than the writers and takes what has just been put in. What is not its writer's next came twice or too early.
+        int[] next = [0, 0];
+        var unexpected = 0;
+        while (queue.HasMessages || Array.Exists(writers, writer => writer.IsAlive))
+        {
+            for (var i = 0; i < 1000; i++)
+            {
+                if (queue.TryDequeue(out var envelope) && next[envelope.Sender == senders[0] ? 0 : 1]++ != (int)envelope.Message)
+                    unexpected++;
+            }
+        }
+
+        Assert.Equal((0, Each, Each), (unexpected, next[0], next[1]));
+    }
+
+    [Fact]
     public async Task An_actor_hears_every_message_of_many_writers_in_the_order_of_each()
     {
         var heard = new TaskCompletionSource<int[]>(TaskCreationOptions.RunContinuationsAsynchronously);
