@@ -3,7 +3,6 @@ using System.Net.Http.Headers;
 using System.Net.Security;
 using System.Net.Sockets;
 using System.Net.WebSockets;
-using System.Security.Authentication;
 using VTunnel.Options;
 using VTunnel.Tls;
 
@@ -99,18 +98,7 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
         if (status != 0)
             return new TunnelConnectException(ConnectError.Refused, $"the server answered {(int)status} instead of upgrading to a WebSocket", e);
 
-        for (var cause = e; cause is not null; cause = cause.InnerException)
-        {
-            switch (cause)
-            {
-                case AuthenticationException tls:
-                    return new TunnelConnectException(ConnectError.TlsFailed, $"TLS: {tls.Message}", e);
-                case SocketException socket:
-                    return new TunnelConnectException(ConnectError.Unreachable, socket.Message, e);
-            }
-        }
-
-        return new TunnelConnectException(ConnectError.Unreachable, e.GetBaseException().Message, e);
+        return DialFailure.Explain(e, "the server", _uri);
     }
 
     /// <inheritdoc />

@@ -210,8 +210,9 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
                 return null;
             if (e is AuthenticationException or IOException or SocketException)
             {
+                var hint = check?.Reached == false ? "; one that does not speak TLS is written without tls://" : "";
                 throw new TargetException(
-                    TargetError.TlsHandshakeFailed, $"cannot reach {target}: TLS: handshake with {target.Authority} failed: {Innermost(e)}", e);
+                    TargetError.TlsHandshakeFailed, $"cannot reach {target}: TLS: handshake with {target.Authority} failed: {Innermost(e)}{hint}", e);
             }
 
             throw;

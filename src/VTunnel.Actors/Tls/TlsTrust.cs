@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Net.Security;
-using System.Security.Authentication;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using VTunnel.Options;
@@ -46,7 +45,7 @@ internal sealed class TlsTrust
 
     /// <summary>
     /// The options of many handshakes, whose hosts are known only then: a refused certificate ends its handshake with an
-    /// <see cref="AuthenticationException"/> that says why.
+    /// <see cref="CertificateRefusedException"/> that says why.
     /// </summary>
     /// <param name="peer">What the far end is, in words: <c>server</c>.</param>
     public SslClientAuthenticationOptions CreateSharedOptions(string peer) => new()
@@ -57,7 +56,7 @@ internal sealed class TlsTrust
             var check = new CertificateCheck(peer, _timeProvider, _insecure);
             return check.Accepts(sender, certificate, chain, errors)
                 ? true
-                : throw new AuthenticationException($"the {peer}'s certificate was refused: {check.Refusal}");
+                : throw new CertificateRefusedException($"the {peer}'s certificate was refused: {check.Refusal}");
         },
     };
 

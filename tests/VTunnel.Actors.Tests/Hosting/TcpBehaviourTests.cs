@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using System.Text;
+using VTunnel.Carriers;
 using VTunnel.Options;
 using VTunnel.Routing;
 using VTunnel.Testing;
@@ -160,9 +161,9 @@ public sealed class TcpBehaviourTests
     public async Task A_forced_protocol_that_the_other_side_does_not_speak_is_refused_with_a_reason(
         ProtocolPreference server, ProtocolPreference client)
     {
-        var refused = await Assert.ThrowsAsync<Carriers.TunnelConnectException>(
+        var refused = await Assert.ThrowsAsync<TunnelConnectException>(
             () => TunnelPair.StartAsync(s => s.Protocol = server, c => c.Protocol = client));
-        Assert.Equal(Carriers.ConnectError.Refused, refused.Code);
+        Assert.Equal(ConnectError.Refused, refused.Code);
     }
 
     private static async Task AssertResetAsync(TcpClient visitor)

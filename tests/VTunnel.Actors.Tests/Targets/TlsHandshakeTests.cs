@@ -149,6 +149,7 @@ public sealed class TlsHandshakeTests : IDisposable
         Assert.Equal(TargetError.TlsHandshakeFailed, e.Code);
         Assert.StartsWith(
             $"cannot reach {TargetOf(listener)}: TLS: handshake with {TargetOf(listener).Authority} failed: ", e.Message, StringComparison.Ordinal);
+        Assert.EndsWith("; one that does not speak TLS is written without tls://", e.Message, StringComparison.Ordinal);
         listener.Dispose();
         await answering.WaitAsync(EndpointExtensions.Patience);
     }

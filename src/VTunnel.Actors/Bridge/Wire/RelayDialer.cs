@@ -4,7 +4,6 @@ using System.Net.Http.Headers;
 using System.Net.Security;
 using System.Net.Sockets;
 using System.Net.WebSockets;
-using System.Security.Authentication;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using VTunnel.Bridge.Identity;
@@ -221,17 +220,6 @@ public sealed class RelayDialer : IDisposable
 
         if (status != 0)
             return new TunnelConnectException(ConnectError.Refused, $"the relay, or a proxy in front of it, answered {(int)status}", e);
-        for (var cause = e; cause is not null; cause = cause.InnerException)
-        {
-            switch (cause)
-            {
-                case AuthenticationException tls:
-                    return new TunnelConnectException(ConnectError.TlsFailed, $"TLS with the relay: {tls.Message}", e);
-                case SocketException socket:
-                    return new TunnelConnectException(ConnectError.Unreachable, $"the relay cannot be reached: {socket.Message}", e);
-            }
-        }
-
-        return new TunnelConnectException(ConnectError.Unreachable, $"the relay cannot be reached: {e.GetBaseException().Message}", e);
+        return DialFailure.Explain(e, "the relay", _relay.Url);
     }
 }
