@@ -1,6 +1,8 @@
 using System.Buffers;
 using System.IO.Pipelines;
 using System.Net;
+using System.Net.Sockets;
+using System.Security.Cryptography;
 using Microsoft.AspNetCore.Connections;
 using Microsoft.AspNetCore.Http.Features;
 
@@ -27,7 +29,7 @@ internal sealed class WebConnection : ConnectionContext
     /// <param name="remote">The visitor's address, where known.</param>
     public WebConnection(Stream stream, Action abort, EndPoint? remote)
     {
-        _stream = new DetachableStream(stream);
+        _stream = new DetachableStream(stream, OnVisitorGone);
         _abort = abort;
         RemoteEndPoint = remote;
         _input = PipeReader.Create(_stream, ReaderOptions);
@@ -82,8 +84,7 @@ internal sealed class WebConnection : ConnectionContext
             if (!_stream.IsDetached)
                 await _stream.EndAsync().ConfigureAwait(false);
         }
-        catch (Exception e) when (e is IOException or System.Net.Sockets.SocketException or ObjectDisposedException or InvalidOperationException
-            or System.Security.Cryptography.CryptographicException)
+        catch (Exception e) when (IsEnd(e))
         {
             // The visitor has gone before the last bytes, or was aborted: nobody is left to tell.
             _abort();
@@ -93,12 +94,27 @@ internal sealed class WebConnection : ConnectionContext
         _disposed.TrySetResult();
     }
 
+    /// <summary>What a stream says whose visitor has gone or was aborted.</summary>
+    private static bool IsEnd(Exception e) => e is IOException or SocketException or ObjectDisposedException or InvalidOperationException or CryptographicException;
+
+    private void OnVisitorGone()
+    {
+        _abort();
+        _ = _closed.CancelAsync();
+    }
+
     private sealed record DuplexPipe(PipeReader Input, PipeWriter Output) : IDuplexPipe;
 
     /// <summary>Once detached, reads end and writes go nowhere, whatever the server still does.</summary>
-    private sealed class DetachableStream(Stream inner) : AsyncStream
+    /// <param name="inner">The stream.</param>
+    /// <param name="onGone">
+    /// Called when a write fails. The server takes such a failure for a fault of its own and logs it as an error; what it expects of a
+    /// connection whose visitor has gone is that it says so.
+    /// </param>
+    private sealed class DetachableStream(Stream inner, Action onGone) : AsyncStream
     {
         private volatile bool _detached;
+        private volatile bool _gone;
 
         public bool IsDetached => _detached;
 
@@ -107,7 +123,7 @@ internal sealed class WebConnection : ConnectionContext
         /// <summary>TLS says close_notify first: without it the visitor must take the end for a truncation.</summary>
         public async ValueTask EndAsync()
         {
-            if (inner is System.Net.Security.SslStream tls)
+            if (inner is System.Net.Security.SslStream tls && !_gone)
                 await tls.ShutdownAsync().ConfigureAwait(false);
             await inner.DisposeAsync().ConfigureAwait(false);
         }
@@ -115,10 +131,39 @@ internal sealed class WebConnection : ConnectionContext
         public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default) =>
             _detached ? new ValueTask<int>(0) : inner.ReadAsync(buffer, cancellationToken);
 
-        public override ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default) =>
-            _detached ? ValueTask.CompletedTask : inner.WriteAsync(buffer, cancellationToken);
+        public override async ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
+        {
+            if (_detached || _gone)
+                return;
+            try
+            {
+                await inner.WriteAsync(buffer, cancellationToken).ConfigureAwait(false);
+            }
+            catch (Exception e) when (IsEnd(e))
+            {
+                EndHere();
+            }
+        }
 
-        public override Task FlushAsync(CancellationToken cancellationToken) =>
-            _detached ? Task.CompletedTask : inner.FlushAsync(cancellationToken);
+        public override async Task FlushAsync(CancellationToken cancellationToken)
+        {
+            if (_detached || _gone)
+                return;
+            try
+            {
+                await inner.FlushAsync(cancellationToken).ConfigureAwait(false);
+            }
+            catch (Exception e) when (IsEnd(e))
+            {
+                EndHere();
+            }
+        }
+
+        private void EndHere()
+        {
+            _gone = true;
+            if (!_detached)
+                onGone();
+        }
     }
 }
