@@ -1,0 +1,104 @@
+using System.Net.WebSockets;
+using Akka.Streams;
+using Akka.Streams.Dsl;
+using Akka.TestKit;
+using Microsoft.Extensions.Time.Testing;
+using VTunnel.Actors.Tests.Testing;
+using VTunnel.Protocol.Buffers;
+using VTunnel.Protocol.Link;
+using VTunnel.Stages;
+using VTunnel.Testing;
+
+namespace VTunnel.Actors.Tests.Stages;
+
+public sealed class LinkStageTests : VirtualTimeKit
+{
+    private static readonly LinkOptions Options = new() { KeepAliveInterval = TimeSpan.FromSeconds(10) };
+    private static readonly TimeSpan Farewell = TimeSpan.FromSeconds(3);
+
+    private readonly FakeTimeProvider _clock = new();
+    private readonly LinkState _client = LinkState.CreateClient(Options);
+    private readonly TestProbe _session;
+
+    public LinkStageTests() => _session = CreateTestProbe();
+
+    private (ILinkPort Port, IManualWire<ByteSlice> Wire) Run(bool takesAll)
+    {
+        var link = LinkState.CreateServer(Options, LinkId.FromBytes(new byte[LinkId.Length].Select((_, i) => (byte)(i + 1)).ToArray()), new LinkSecret(new byte[LinkSecret.Length]));
+        return Flow.FromGraph(new LinkStage(link, () => false, _session, _clock))
+            .JoinMaterialized(Flow.FromGraph(new ManualWireStage<ByteSlice>(takesAll: takesAll)), Keep.Both)
+            .Run(CallingThreadMaterializer());
+    }
+
+    /// <summary>The client's HELLO on a new carrier.</summary>
+    private byte[] Hello()
+    {
+        var carrier = _client.AttachCarrier(TimeSpan.Zero);
+        Assert.True(_client.TryTakeMessage(carrier, TimeSpan.Zero, out var message));
+        var bytes = message.Span.ToArray();
+        message.Release();
+        return bytes;
+    }
+
+    private static LinkHello Read(byte[] bytes)
+    {
+        Assert.True(LinkAcceptor.TryRead(bytes, [], out var hello, out _));
+        return hello;
+    }
+
+    private async Task ConnectAsync(ILinkPort port, MemoryCarrierPair pair)
+    {
+        port.Attach(pair.Server, Read(Hello()));
+        _session.ExpectMsg<LinkEvents.CarrierUp>();
+        var buffer = new byte[4096];
+        var answer = await pair.Client.ReceiveAsync(buffer).AsTask().WaitAsync(TestTimeouts.Step);
+        _client.Receive(1, ByteChunk.Copy(buffer.AsSpan(0, answer.Count)), TimeSpan.Zero);
+        Assert.True(_client.IsUp);
+    }
+
+    private void PassTime(TimeSpan time)
+    {
+        for (var passed = TimeSpan.Zero; passed < time; passed += TimeSpan.FromSeconds(1))
+        {
+            _clock.Advance(TimeSpan.FromSeconds(1));
+            Time.Advance(TimeSpan.FromSeconds(1));
+        }
+    }
+
+    [Fact]
+    public async Task Silence_counts_while_the_carrier_is_read_and_not_while_nobody_takes_what_it_brings()
+    {
+        var (port, wire) = Run(takesAll: false);
+        await ConnectAsync(port, new MemoryCarrierPair());
+        PassTime(10 * Options.KeepAliveInterval);
+        _session.ExpectNoMsg(TimeSpan.Zero);
+
+        wire.TakesAll = true;
+        PassTime(2 * Options.KeepAliveInterval - TimeSpan.FromSeconds(1));
+        _session.ExpectNoMsg(TimeSpan.Zero);
+        PassTime(Options.KeepAliveInterval);
+        Assert.Contains("nothing was heard", _session.ExpectMsg<LinkEvents.CarrierLost>().Reason, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_carrier_that_is_still_being_refused_goes_with_the_link()
+    {
+        var (port, wire) = Run(takesAll: true);
+        await ConnectAsync(port, new MemoryCarrierPair());
+
+        // A forger who does not read why he is refused.
+        var hello = Hello();
+        hello[^1] ^= 1;
+        var forger = new MemoryCarrierPair(bufferBytes: 1);
+        await forger.Server.SendAsync(new byte[] { 0 }, WebSocketMessageType.Binary);
+        port.Attach(forger.Server, Read(hello));
+        Assert.NotNull(port.Carrier);
+        Assert.NotSame(forger.Server, port.Carrier);
+        Assert.False(forger.Server.Aborted.IsCompleted);
+
+        wire.Close(new InvalidOperationException("over"));
+        PassTime(Farewell);
+        await forger.Server.Aborted.WaitAsync(TestTimeouts.Step);
+        await forger.Server.Disposed.WaitAsync(TestTimeouts.Step);
+    }
+}
