@@ -256,6 +256,25 @@ public sealed class StateTests
     }
 
     [Fact]
+    public void The_audit_of_a_change_says_all_that_a_user_may_from_then_on()
+    {
+        using var folder = new TempDirectory();
+        using var store = new PublisherStore(folder.File("publisher.db"));
+        store.CreateUser("alice", "k", new UserCredentials("c", null), new UserChange { Add = [new BridgeGrant(80, "h", 8080)] }, null, Now);
+        store.EditUser("alice", new UserChange { ChangesExpiry = true, Expires = new DateTimeOffset(2999, 1, 31, 0, 0, 0, TimeSpan.Zero) }, Now);
+        store.EditUser("alice", new UserChange { SingleSession = true }, Now);
+        store.EditUser("alice", new UserChange { ChangesExpiry = true, Expires = null, Remove = [80] }, Now);
+        Assert.Equal(
+            [
+                "may reach 80:h:8080",
+                "may reach 80:h:8080 until 2999-01-31T00:00:00.000Z",
+                "may reach 80:h:8080 until 2999-01-31T00:00:00.000Z, one session at a time",
+                "may reach nothing, one session at a time",
+            ],
+            store.ReadAudit("alice", null, int.MaxValue).Select(record => record.Detail));
+    }
+
+    [Fact]
     public void Grants_that_would_not_fit_into_their_message_are_refused_with_their_length()
     {
         using var folder = new TempDirectory();

@@ -285,7 +285,9 @@ public sealed class PublisherStore : IDisposable
         var user = Users(database, name)[0];
         Check(user);
         var grants = user.Grants.Count == 0 ? "nothing" : string.Join(", ", user.Grants);
-        AuditTable.Add(database, [new AuditRecord(now, kind, name, Detail: $"may reach {grants}")]);
+        var until = user.Expires is { } expires ? $" until {AuditTable.Text(expires)}" : "";
+        var sessions = user.SingleSession ? ", one session at a time" : "";
+        AuditTable.Add(database, [new AuditRecord(now, kind, name, Detail: $"may reach {grants}{until}{sessions}")]);
         return user;
     }
 
