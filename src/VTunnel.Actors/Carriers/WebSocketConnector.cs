@@ -90,7 +90,7 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
     private TunnelConnectException Explain(Exception e, HttpStatusCode status)
     {
         if (e is OperationCanceledException)
-            return new TunnelConnectException(ConnectError.TimedOut, $"no answer within {_options.ConnectTimeout}", e);
+            return new TunnelConnectException(ConnectError.TimedOut, $"no answer within {DurationText.Format(_options.ConnectTimeout)}", e);
         if (status == HttpStatusCode.Unauthorized)
             return new TunnelConnectException(ConnectError.Unauthorized, _options.Token is null ? "the server asks for a token (401)" : "the server does not accept the token (401)", e);
         if (status == HttpStatusCode.Forbidden)

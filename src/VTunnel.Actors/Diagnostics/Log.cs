@@ -13,13 +13,13 @@ internal static partial class Log
     public static partial void SessionUp(this ILogger logger, string session, string remote, string protocol, string identity);
 
     [LoggerMessage(101, LogLevel.Information, "{Session} down after {Duration}: {Reason}")]
-    public static partial void SessionDown(this ILogger logger, string session, TimeSpan duration, string reason);
+    public static partial void SessionDown(this ILogger logger, string session, LogDuration duration, string reason);
 
     [LoggerMessage(102, LogLevel.Warning, "{Session} sent a message that was skipped: {Error}{Suffix}")]
     public static partial void MessageSkipped(this ILogger logger, string session, string error, string suffix);
 
     [LoggerMessage(103, LogLevel.Warning, "{Session} is gone: it did not answer within {Timeout} while {Newcomer} wanted port {Port}")]
-    public static partial void SessionSuperseded(this ILogger logger, string session, TimeSpan timeout, string newcomer, int port);
+    public static partial void SessionSuperseded(this ILogger logger, string session, LogDuration timeout, string newcomer, int port);
 
     [LoggerMessage(104, LogLevel.Error, "{Session} failed")]
     public static partial void SessionFailed(this ILogger logger, Exception exception, string session);
@@ -28,7 +28,7 @@ internal static partial class Log
     public static partial void ChildFailed(this ILogger logger, Exception exception, string session);
 
     [LoggerMessage(106, LogLevel.Information, "{Session} goes on over {Remote} after a gap of {Gap}")]
-    public static partial void SessionResumed(this ILogger logger, string session, string remote, TimeSpan gap);
+    public static partial void SessionResumed(this ILogger logger, string session, string remote, LogDuration gap);
 
     [LoggerMessage(107, LogLevel.Information, "{Session} has lost its connection and waits for another: {Reason}")]
     public static partial void SessionWaits(this ILogger logger, string session, string reason);
@@ -88,7 +88,7 @@ internal static partial class Log
     public static partial void ClientConnected(this ILogger logger, string server, string protocol);
 
     [LoggerMessage(402, LogLevel.Warning, "No connection to {Server}: {Reason}; trying again in {Delay}")]
-    public static partial void ClientRetry(this ILogger logger, string server, string reason, TimeSpan delay);
+    public static partial void ClientRetry(this ILogger logger, string server, string reason, LogDuration delay);
 
     [LoggerMessage(403, LogLevel.Error, "No connection to {Server}: {Reason}; giving up")]
     public static partial void ClientGaveUp(this ILogger logger, string server, string reason);
@@ -103,7 +103,7 @@ internal static partial class Log
     public static partial void ClientStopped(this ILogger logger, string reason);
 
     [LoggerMessage(500, LogLevel.Information, "Draining: {Sessions} sessions, {Timeout} at most")]
-    public static partial void Draining(this ILogger logger, int sessions, TimeSpan timeout);
+    public static partial void Draining(this ILogger logger, int sessions, LogDuration timeout);
 
     [LoggerMessage(800, LogLevel.Information, "{Method} {Host}, {Route}: {Status}, {BytesIn} bytes in, {BytesOut} bytes out, {Duration} ms, for {Remote}")]
     public static partial void Proxied(
@@ -149,7 +149,7 @@ internal static partial class Log
     public static partial void PublisherConnected(this ILogger logger, string relay);
 
     [LoggerMessage(721, LogLevel.Warning, "No connection to the relay {Relay}: {Reason}; trying again in {Delay}")]
-    public static partial void PublisherRetry(this ILogger logger, string relay, string reason, TimeSpan delay);
+    public static partial void PublisherRetry(this ILogger logger, string relay, string reason, LogDuration delay);
 
     [LoggerMessage(722, LogLevel.Warning, "A consumer from {Remote} did not get in: {Reason}")]
     public static partial void ConsumerRejected(this ILogger logger, string remote, string reason);
@@ -171,7 +171,7 @@ internal static partial class Log
 
     [LoggerMessage(732, LogLevel.Information, "Audit: {Kind}, user {User}, target {Target}: {Detail}, {Duration}, {BytesIn} bytes in, {BytesOut} bytes out")]
     public static partial void AuditStream(
-        this ILogger logger, string kind, string user, string target, string detail, TimeSpan duration, long bytesIn, long bytesOut);
+        this ILogger logger, string kind, string user, string target, string detail, LogDuration duration, long bytesIn, long bytesOut);
 
     [LoggerMessage(731, LogLevel.Error, "{Count} audit records were lost: {Reason}")]
     public static partial void AuditLost(this ILogger logger, int count, string reason);
@@ -189,13 +189,16 @@ internal static partial class Log
     public static partial void ConsumerConnected(this ILogger logger, string publisher, string user, string relay);
 
     [LoggerMessage(744, LogLevel.Warning, "No connection to {Publisher}: {Reason}; trying again in {Delay}")]
-    public static partial void ConsumerRetry(this ILogger logger, string publisher, string reason, TimeSpan delay);
+    public static partial void ConsumerRetry(this ILogger logger, string publisher, string reason, LogDuration delay);
 
     [LoggerMessage(745, LogLevel.Error, "{Publisher} does not admit {User}: {Reason}")]
     public static partial void ConsumerNotAdmitted(this ILogger logger, string publisher, string user, string reason);
 
     [LoggerMessage(746, LogLevel.Warning, "{Publisher} says: {Text}")]
     public static partial void PublisherSays(this ILogger logger, string publisher, string text);
+
+    [LoggerMessage(748, LogLevel.Warning, "Local port {Port} is not opened in place of {Original}: no grant has that local port; granted is {Granted}")]
+    public static partial void MapUnused(this ILogger logger, int port, int original, string granted);
 
     [LoggerMessage(747, LogLevel.Warning, "A visitor of local port {Port} was turned away: {Reason}")]
     public static partial void VisitorTurnedAway(this ILogger logger, int port, string reason);

@@ -1,4 +1,5 @@
 using Akka.Actor;
+using VTunnel.Options;
 
 namespace VTunnel.Extensions;
 
@@ -43,7 +44,7 @@ public static class AuthorizationProtocol
         }
         catch (AskTimeoutException)
         {
-            return new Denied($"the authoriser did not answer within {Timeout}");
+            return new Denied($"the authoriser did not answer within {DurationText.Format(Timeout)}");
         }
         catch (Exception e)
         {

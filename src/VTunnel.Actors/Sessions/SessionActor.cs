@@ -4,6 +4,7 @@ using Akka.Streams;
 using Microsoft.Extensions.Logging;
 using VTunnel.Diagnostics;
 using VTunnel.Extensions;
+using VTunnel.Options;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Errors;
 using VTunnel.Stages;
@@ -234,7 +235,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
         if (++_silentTicks < KeepAliveTicks)
             return;
 
-        EndSession(new SessionProtocolException(SessionError.KeepAliveTimeout, $"nothing was heard for {_idleTimeout}"), peerIsGone: true);
+        EndSession(new SessionProtocolException(SessionError.KeepAliveTimeout, $"nothing was heard for {DurationText.Format(_idleTimeout)}"), peerIsGone: true);
     }
 
     /// <summary>What others do about the end cannot wait for slow endpoints.</summary>

@@ -383,7 +383,7 @@ public sealed class LinkState
         if (!_isUp)
         {
             if (_now >= _handshakeDeadline)
-                Lose(CarrierLoss.HandshakeTimeout, $"no HELLO from the server within {_options.HandshakeTimeout}");
+                Lose(CarrierLoss.HandshakeTimeout, $"no HELLO from the server within {_options.HandshakeTimeout.TotalSeconds:0.###} s");
             return;
         }
 

@@ -204,4 +204,23 @@ public sealed class LocalPortsActorTests : VirtualTimeKit
         var lost = Assert.Single(_parent.ExpectMsg<LocalPortsProtocol.Settled>().Ports, each => !each.IsOpen);
         Assert.Equal($"local port {port} leads to 127.0.0.1:1, and not to 127.0.0.1:2; the publisher has to grant one of them with another local port", lost.Problem);
     }
+
+    [Fact]
+    public void A_port_that_is_mapped_and_that_no_grant_has_is_told_of_once()
+    {
+        var (granted, mapped) = (FreePorts.Next(), FreePorts.Next());
+        var ports = Start(new Dictionary<int, int> { [5432] = mapped }, Grant(granted, 80));
+        _parent.ExpectMsg<LocalPortsProtocol.Settled>();
+        var told = $"Local port {mapped} is not opened in place of 5432: no grant has that local port; granted is {granted}:127.0.0.1:80";
+        Assert.Equal(told, Assert.Single(_logger.Lines, line => line.Id == 748).Text);
+
+        ports.Tell(new LocalPortsProtocol.Apply([Grant(granted, 80)]));
+        ports.Tell(new LocalPortsProtocol.Apply([Grant(5432)]));
+        AwaitCondition(() => State(ports).Ports is [{ IsOpen: true } only] && only.Port == mapped, TestTimeouts.Step);
+        Assert.Single(_logger.Lines, line => line.Id == 748);
+
+        ports.Tell(new LocalPortsProtocol.Apply([]));
+        State(ports);
+        Assert.EndsWith("granted is nothing", _logger.Lines.Last(line => line.Id == 748).Text, StringComparison.Ordinal);
+    }
 }

@@ -40,7 +40,18 @@ public sealed class WalkThroughTests
 
         await Payload.EchoOnceAsync(local, 3_000_000).WaitAsync(TestTimeouts.Step);
 
-        Assert.Contains(script.Output.Lines, line => line.Contains("Next, on the machine of 'alice':   vtunnel connect alice.zip", StringComparison.Ordinal));
+        // What to do next is told as it has to be typed: with the state directory where that is on this machine.
+        foreach (var hint in new[]
+        {
+            $"Next, start it:            vtunnel relay --no-tls --port {environment["P"]} --state-dir relay",
+            "Next, add a user:     vtunnel create user alice -m 5432:5432 --state-dir publisher",
+            "Next, write the bundle for 'alice':   vtunnel export user alice --state-dir publisher",
+            "Next, on the machine of 'alice':   vtunnel connect alice.zip",
+        })
+        {
+            Assert.Contains(hint, script.Output.Lines);
+        }
+
         script.Signal(ProgramSignal.Terminate);
         await script.WaitForExitAsync();
     }

@@ -61,6 +61,7 @@ internal sealed class LocalPortsActor : UntypedActor, IWithTimers
 
     /// <summary>Grants whose local port leads to another one.</summary>
     private IReadOnlyList<LocalPortState> _crowdedOut = [];
+    private readonly HashSet<int> _idleOverrides = [];
     private IActorRef? _session;
     private bool _isSettled;
     private bool _isClosed;
@@ -155,6 +156,7 @@ internal sealed class LocalPortsActor : UntypedActor, IWithTimers
     {
         if (_isClosed)
             return;
+        WarnOfIdleOverrides(grants);
         var wanted = Share(grants);
         foreach (var (number, port) in _ports.Where(port => !wanted.ContainsKey(port.Key)).ToArray())
         {
@@ -180,6 +182,18 @@ internal sealed class LocalPortsActor : UntypedActor, IWithTimers
         }
 
         Settle();
+    }
+
+    /// <summary>Once for each: a number that no grant has may be a slip, or that of a grant to come.</summary>
+    private void WarnOfIdleOverrides(IReadOnlyList<BridgeGrant> grants)
+    {
+        foreach (var (original, number) in _overrides)
+        {
+            if (grants.Any(grant => grant.Local == original))
+                _idleOverrides.Remove(original);
+            else if (_idleOverrides.Add(original))
+                _logger.MapUnused(number, original, grants.Count == 0 ? "nothing" : string.Join(", ", grants));
+        }
     }
 
     /// <summary>Which grant gets which port. Of two for the same one that wins which the user has mapped; the other one is told of, not dropped.</summary>

@@ -211,7 +211,7 @@ public sealed class RelayDialer : IDisposable
     private TunnelConnectException Explain(Exception e, HttpStatusCode status)
     {
         if (e is OperationCanceledException)
-            return new TunnelConnectException(ConnectError.TimedOut, $"no answer from the relay within {_timeout.TotalSeconds:0} s", e);
+            return new TunnelConnectException(ConnectError.TimedOut, $"no answer from the relay within {DurationText.Format(_timeout)}", e);
         if (status == HttpStatusCode.NotFound)
         {
             return new TunnelConnectException(

@@ -79,7 +79,7 @@ internal static class ConfigCommand
             settings,
             contexts,
             found => found.Name,
-            $"There is no context in {state.Path} yet. Next: vtunnel connect BUNDLE, or vtunnel join RELAY-URL CODE",
+            $"There is no context in {state.Path} yet. Next: {BridgeCli.Command(settings, "connect BUNDLE")}, or {BridgeCli.Command(settings, "join RELAY-URL CODE")}",
             ["", "NAME", "KIND", "RELAY", "PUBLISHER", "USER"],
             found =>
             [
@@ -117,10 +117,10 @@ internal static class ConfigCommand
             var state = BridgeCli.State(settings);
             var path = settings.Arguments[0];
             if (ContextArchive.TryImport(state, path, name) is { } moved)
-                return BridgeCli.Tell(settings, moved, $"'{moved}' is imported.", $"Next: vtunnel config use-context {moved}");
+                return BridgeCli.Tell(settings, moved, $"'{moved}' is imported.", $"Next: {BridgeCli.Command(settings, $"config use-context {moved}")}");
             var (imported, isNew) = state.Import(ConnectCommand.ReadBundle(path), passphrase, name);
             return BridgeCli.Tell(
-                settings, imported, $"'{imported}' is {(isNew ? "imported" : "brought up to date")}.", $"Next: vtunnel connect --context {imported}");
+                settings, imported, $"'{imported}' is {(isNew ? "imported" : "brought up to date")}.", $"Next: {BridgeCli.Command(settings, $"connect --context {imported}")}");
         });
     }
 

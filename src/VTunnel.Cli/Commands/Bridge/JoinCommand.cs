@@ -67,8 +67,8 @@ internal static class JoinCommand
                 identity.Fingerprint,
                 $"This machine is enrolled at {url} as '{OneLine.Of(name)}'.",
                 $"Its fingerprint is {identity.Fingerprint}; users' bundles carry it.",
-                "Next, add a user:     vtunnel create user alice -m 5432:5432",
-                "Then publish:         vtunnel serve");
+                $"Next, add a user:     {BridgeCli.Command(settings, "create user alice -m 5432:5432")}",
+                $"Then publish:         {BridgeCli.Command(settings, "serve")}");
         });
     }
 }

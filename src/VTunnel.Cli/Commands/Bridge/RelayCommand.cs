@@ -104,8 +104,8 @@ internal static partial class RelayCommand
                 settings,
                 address.ToString(),
                 $"The relay for {address} is set up in {state.Path}.",
-                "Next, start it:            vtunnel relay --tls-cert fullchain.pem --tls-key privkey.pem",
-                "Then invite a publisher:   vtunnel relay invite");
+                $"Next, start it:            {BridgeCli.Command(settings, address.Scheme is "ws" or "http" ? $"relay --no-tls --port {address.Port}" : "relay --tls-cert fullchain.pem --tls-key privkey.pem")}",
+                $"Then invite a publisher:   {BridgeCli.Command(settings, "relay invite")}");
         });
     }
 
@@ -153,7 +153,7 @@ internal static partial class RelayCommand
             settings,
             rows,
             row => row.Fingerprint,
-            "Nobody is enrolled yet. Next: vtunnel relay invite",
+            $"Nobody is enrolled yet. Next: {BridgeCli.Command(settings, "relay invite")}",
             ["NAME", "FINGERPRINT", "ENROLLED", "STATE", "CONNECTIONS", "FROM USERS", "FROM PUBLISHER"],
             row =>
             [
@@ -175,7 +175,7 @@ internal static partial class RelayCommand
             settings,
             removed.Fingerprint,
             $"Publisher {OneLine.Of(removed.Name)} ({removed.Fingerprint[..12]}) is removed; a running relay cuts its connections within a second.",
-            "To admit it again:   vtunnel relay invite");
+            $"To admit it again:   {BridgeCli.Command(settings, "relay invite")}");
     });
 
     private static async Task<int> RunAsync(SettingsReader settings)

@@ -25,7 +25,7 @@ internal static class UserCommands
     private static readonly OptionSpec ManySessions = new("many-sessions", null, "Allow several sessions of the user at a time again.") { CommandLineOnly = true };
     private static readonly OptionSpec RemoveApp = new("remove-app", "NAME", "An application to withdraw.") { Repeatable = true, CommandLineOnly = true };
     private static readonly OptionSpec Out = new("out", "FILE", "Where to write the bundle.") { CommandLineOnly = true, Default = "NAME-vtunnel-config.zip" };
-    private static readonly OptionSpec Passphrase = new("passphrase", "TEXT", "Encrypt the key in the bundle. Other users of the machine can read a command line: use the variable.") { Secret = true, InConfigFile = false };
+    private static readonly OptionSpec Passphrase = new("passphrase", "TEXT", "Encrypt the key in the bundle; at least 8 characters. Other users of the machine can read a command line: use the variable.") { Secret = true, InConfigFile = false };
 
     public static readonly CommandSpec Create = new("user", "Add a user and say what it may reach.")
     {
@@ -135,7 +135,7 @@ internal static class UserCommands
                 settings,
                 user.Name,
                 $"User '{user.Name}' may reach {BridgeCli.Grants(user.Grants)}{(user.Expires is { } expires ? $" until {BridgeCli.Time(expires)}" : "")}.",
-                $"Next, write the bundle for '{user.Name}':   vtunnel export user {user.Name}");
+                $"Next, write the bundle for '{user.Name}':   {BridgeCli.Command(settings, $"export user {user.Name}")}");
         });
     }
 
@@ -164,7 +164,7 @@ internal static class UserCommands
             settings,
             store.ListUsers(),
             user => user.Name,
-            "There is no user yet. Next: vtunnel create user alice -m 5432:5432",
+            $"There is no user yet. Next: {BridgeCli.Command(settings, "create user alice -m 5432:5432")}",
             ["USER", "STATE", "EXPIRES", "APPLICATIONS", "MAY REACH"],
             user => [user.Name, State(user), user.Expires is { } expires ? BridgeCli.Time(expires) : "never", string.Join(", ", user.Apps), BridgeCli.Grants(user.Grants)]));
 
@@ -175,7 +175,7 @@ internal static class UserCommands
         var name = BridgeCli.Name(settings, 0, UserName);
         return PublisherCli.WithStore(settings, store =>
         {
-            var user = store.FindUser(name) ?? throw new BridgeException(BridgeError.Invalid, $"there is no user '{name}'; 'vtunnel list users' shows those that there are");
+            var user = store.FindUser(name) ?? throw new BridgeException(BridgeError.Invalid, $"there is no user '{name}'; '{BridgeCli.Command(settings, "list users")}' shows those that there are");
             if (settings.Switch(BridgeCli.Json))
             {
                 BridgeCli.PrintJson(user);
@@ -258,7 +258,7 @@ internal static class UserCommands
             var publisher = state.Load(context);
             using var identity = state.LoadPublisher(context);
             using var store = state.OpenPublisherStore(context);
-            var user = store.FindUser(name) ?? throw new BridgeException(BridgeError.Invalid, $"there is no user '{name}'; 'vtunnel list users' shows those that there are");
+            var user = store.FindUser(name) ?? throw new BridgeException(BridgeError.Invalid, $"there is no user '{name}'; '{BridgeCli.Command(settings, "list users")}' shows those that there are");
             if (user.RefusalAt(Now) is { } refusal)
                 throw new BridgeException(BridgeError.Invalid, $"{refusal}: a bundle would be of no use");
             var credentials = store.GetCredentials(name);
