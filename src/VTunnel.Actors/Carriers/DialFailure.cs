@@ -21,10 +21,9 @@ internal static class DialFailure
                 case CertificateRefusedException refused:
                     return new TunnelConnectException(ConnectError.TlsFailed, $"TLS: {refused.Message}", e);
                 case AuthenticationException:
-                    return new TunnelConnectException(
-                        ConnectError.TlsFailed,
-                        $"TLS with {peer} failed: {Reason(cause.GetBaseException())}; the URL of one without TLS begins with {(url.Scheme == "https" ? "http" : "ws")}://",
-                        e);
+                    // What TLS itself refuses has a cause of its own; without one, what came was no TLS.
+                    var hint = cause.InnerException is null ? $"; the URL of one without TLS begins with {(url.Scheme == "https" ? "http" : "ws")}://" : "";
+                    return new TunnelConnectException(ConnectError.TlsFailed, $"TLS with {peer} failed: {Reason(cause.GetBaseException())}{hint}", e);
                 case SocketException socket:
                     return new TunnelConnectException(ConnectError.Unreachable, $"{peer} cannot be reached: {socket.Message}", e);
                 case HttpRequestException { HttpRequestError: HttpRequestError.ResponseEnded } when !isTls:

@@ -219,16 +219,15 @@ public sealed class TunnelServerActor : UntypedActor
     /// <summary>What a session offers keeps its place in the order in which sessions came: of two that offer the same the newer counts.</summary>
     private void OnRoutes(IActorRef session, SessionProtocol.RoutesChanged? offer)
     {
-        if (_proxy is null)
-        {
-            session.Tell(SessionProtocol.RoutesTaken.Instance);
-            return;
-        }
-
         if (offer is null)
         {
             if (!_routes.Remove(session))
                 return;
+        }
+        else if (_proxy is null)
+        {
+            session.Tell(SessionProtocol.RoutesTaken.Instance);
+            return;
         }
         else
         {
@@ -236,7 +235,7 @@ public sealed class TunnelServerActor : UntypedActor
         }
 
         var entries = _routes.OrderBy(entry => entry.Value.Order).ToList();
-        _proxy.Tell(new ProxyProtocol.SetRoutes(new ProxyRoutes(
+        _proxy?.Tell(new ProxyProtocol.SetRoutes(new ProxyRoutes(
             new RouteTable<ProxyRoute>(entries.SelectMany(entry => entry.Value.Offer.Routes)),
             entries.Where(entry => !entry.Value.Offer.IsConnected).Select(entry => entry.Key.Path.Name).ToHashSet())), session);
     }

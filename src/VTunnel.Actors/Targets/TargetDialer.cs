@@ -210,7 +210,8 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
                 return null;
             if (e is AuthenticationException or IOException or SocketException)
             {
-                var hint = check?.Reached == false ? "; one that does not speak TLS is written without tls://" : "";
+                // What TLS itself refuses has a cause of its own; without one, what came was no TLS.
+                var hint = e is AuthenticationException { InnerException: null } ? "; one that does not speak TLS is written without tls://" : "";
                 throw new TargetException(
                     TargetError.TlsHandshakeFailed, $"cannot reach {target}: TLS: handshake with {target.Authority} failed: {Innermost(e)}{hint}", e);
             }

@@ -18,6 +18,7 @@ public sealed class WebSocketConnectorTests
     [InlineData("ws", TlsAlert, ConnectError.Unreachable, "the server closed the connection without an answer", "; the URL of one with TLS begins with wss://")]
     [InlineData("ws", "SSH-2.0-OpenSSH_9.2\r\n", ConnectError.Refused, "the server does not answer in HTTP: ", "")]
     [InlineData("ws", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", ConnectError.Refused, "the server answered 200 instead of upgrading to a WebSocket", "")]
+    [InlineData("wss", TlsAlert, ConnectError.TlsFailed, "TLS with the server failed: ", "")]
     [InlineData("wss", "", ConnectError.Unreachable, "the server cannot be reached: ", "")]
     public async Task Whoever_answers_otherwise_is_named_for_what_he_is(string scheme, string answer, ConnectError code, string start, string end)
     {
@@ -33,6 +34,7 @@ public sealed class WebSocketConnectorTests
         Assert.Equal(code, e.Code);
         Assert.StartsWith(start, e.Message, StringComparison.Ordinal);
         Assert.EndsWith(end, e.Message, StringComparison.Ordinal);
+        Assert.Equal(end.Length > 0, e.Message.Contains("begins with", StringComparison.Ordinal));
         Assert.DoesNotContain("inner exception", e.Message, StringComparison.Ordinal);
         await over.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => answering.WaitAsync(TestTimeouts.Long));
