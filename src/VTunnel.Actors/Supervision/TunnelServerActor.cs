@@ -264,7 +264,7 @@ public sealed class TunnelServerActor : UntypedActor
 
             _claims.Remove(port);
             foreach (var claimant in waiting)
-                claimant.Tell(new SessionProtocol.PortRefused(port, $"port {port} is held by {holder.Path.Name}, which is alive"));
+                claimant.Tell(new SessionProtocol.PortRefused(port, $"port {port} is held by {holder.Path.Name} of the server, which is alive"));
         }
     }
 

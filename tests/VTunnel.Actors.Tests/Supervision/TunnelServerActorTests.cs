@@ -117,7 +117,7 @@ public sealed class TunnelServerActorTests : VirtualTimeKit
         await newcomer.ListenAsync(port);
         await AwaitProbeAsync(holder);
         Time.Advance(Options.ProbeTimeout / 20);
-        Assert.Equal($"port {port} is held by session-1, which is alive", await newcomer.ExpectErrorAsync(port));
+        Assert.Equal($"port {port} is held by session-1 of the server, which is alive", await newcomer.ExpectErrorAsync(port));
         await holder.SettleAsync();
         Assert.Equal("session-1", Status().Ports[port]);
     }
@@ -155,7 +155,7 @@ public sealed class TunnelServerActorTests : VirtualTimeKit
         await first.ExpectOkAsync(port);
         await AwaitProbeAsync(first);
         Time.Advance(Options.ProbeTimeout / 20);
-        Assert.Equal($"port {port} is held by session-2, which is alive", await second.ExpectErrorAsync(port));
+        Assert.Equal($"port {port} is held by session-2 of the server, which is alive", await second.ExpectErrorAsync(port));
     }
 
     [Fact]

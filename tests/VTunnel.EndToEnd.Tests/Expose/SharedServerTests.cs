@@ -25,7 +25,7 @@ public sealed class SharedServerTests
 
         await using var newcomer = ClientProgram.Start(server.Url, [(port, $"127.0.0.1:{second.Port}")], "-no-reconnect", "-protocol", protocol);
         Assert.Equal(ExitCodes.ListenRefused, await newcomer.Program.WaitForExitAsync());
-        await newcomer.Program.Output.WaitForAsync($"port {port} is held by session-1, which is alive");
+        await newcomer.Program.Output.WaitForAsync($"port {port} is held by session-1 of the server, which is alive");
         Assert.Equal("first", await ReadAllAsync(port));
     }
 
