@@ -1,5 +1,4 @@
 using Akka.Actor;
-using VTunnel.Options;
 
 namespace VTunnel.Extensions;
 
@@ -44,7 +43,7 @@ public static class AuthorizationProtocol
         }
         catch (AskTimeoutException)
         {
-            return new Denied($"the authoriser did not answer within {DurationText.Format(Timeout)}");
+            return new Denied($"the authoriser did not answer within {Timeout.TotalSeconds:0} s");
         }
         catch (Exception e)
         {

@@ -32,7 +32,7 @@ public sealed class DemoCommandTests
         string[] user = Environment.IsPrivilegedProcess ? [] : ["--user", "--map-root-user"];
         var result = await Tools.TryRunAsync("unshare", [.. user, "--net", VTunnelProgram.Path, "demo", "--once"]);
         Assert.Equal(ExitCodes.DemoFailed, result.ExitCode);
-        Assert.EndsWith("\nvtunnel: the demo failed: Network is unreachable\n", result.StandardError, StringComparison.Ordinal);
+        Assert.EndsWith("\nvtunnel: the demo failed: the server cannot be reached: Network is unreachable\n", result.StandardError, StringComparison.Ordinal);
         Assert.DoesNotContain("proof", result.StandardOutput, StringComparison.Ordinal);
     }
 
