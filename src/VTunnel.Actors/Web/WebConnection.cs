@@ -29,7 +29,7 @@ internal sealed class WebConnection : ConnectionContext
     /// <param name="remote">The visitor's address, where known.</param>
     public WebConnection(Stream stream, Action abort, EndPoint? remote)
     {
-        _stream = new DetachableStream(stream, OnVisitorGone);
+        _stream = new DetachableStream(stream, Abort);
         _abort = abort;
         RemoteEndPoint = remote;
         _input = PipeReader.Create(_stream, ReaderOptions);
@@ -96,12 +96,6 @@ internal sealed class WebConnection : ConnectionContext
 
     /// <summary>What a stream says whose visitor has gone or was aborted.</summary>
     private static bool IsEnd(Exception e) => e is IOException or SocketException or ObjectDisposedException or InvalidOperationException or CryptographicException;
-
-    private void OnVisitorGone()
-    {
-        _abort();
-        _ = _closed.CancelAsync();
-    }
 
     private sealed record DuplexPipe(PipeReader Input, PipeWriter Output) : IDuplexPipe;
 
