@@ -24,9 +24,9 @@ internal static class Loads
     /// <summary>What goes before every window, for windows of all layers to open.</summary>
     public static readonly TimeSpan Ramp = TimeSpan.FromMilliseconds(120);
 
-    /// <summary>Moves bytes over some streams at once and measures a window of it, while <paramref name="meanwhile"/> runs if it is given.</summary>
+    /// <summary>Moves bytes over some streams at once and measures a window of it, while <paramref name="meanwhile"/> runs if it is given; it can ask how many bytes have arrived so far.</summary>
     public static BulkSample Bulk(
-        Candidate candidate, LoadTarget target, Direction direction, int streams, TimeSpan window, TimeSpan? ramp = null, Action? meanwhile = null)
+        Candidate candidate, LoadTarget target, Direction direction, int streams, TimeSpan window, TimeSpan? ramp = null, Action<Func<long>>? meanwhile = null)
     {
         var what = $"{candidate.Name}, {direction.ToString().ToLowerInvariant()}, {streams} streams";
         var begin = new ManualResetEventSlim();
@@ -44,7 +44,7 @@ internal static class Loads
             if (meanwhile is null)
                 Pause(window, bulk, what);
             else
-                meanwhile();
+                meanwhile(() => bulk.Sum(stream => stream.Received));
             var elapsed = Stopwatch.GetElapsedTime(started).TotalSeconds;
             var cpu = (candidate.CpuTime() - cpuBefore).TotalSeconds;
             var perStream = bulk.Select((stream, i) => stream.Received - bytesBefore[i]).ToArray();

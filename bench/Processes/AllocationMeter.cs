@@ -6,7 +6,7 @@ using Microsoft.Diagnostics.Tracing;
 namespace VTunnel.Bench.Processes;
 
 /// <summary>
-/// What a .NET process allocates on its managed heap: the runtime's own counter, read over its diagnostics socket once a
+/// What a .NET process allocates on its managed heap: the runtime's own counter, read over its diagnostics socket twice a
 /// second, so nothing is added to the process and no variable set for it.
 /// </summary>
 internal sealed class AllocationMeter : IDisposable
@@ -20,7 +20,7 @@ internal sealed class AllocationMeter : IDisposable
     public AllocationMeter(int process)
     {
         var provider = new EventPipeProvider(
-            "System.Runtime", EventLevel.Informational, 0, new Dictionary<string, string> { ["EventCounterIntervalSec"] = "1" });
+            "System.Runtime", EventLevel.Informational, 0, new Dictionary<string, string> { ["EventCounterIntervalSec"] = "0.5" });
         _session = new DiagnosticsClient(process).StartEventPipeSession([provider], requestRundown: false);
         _events = new EventPipeEventSource(_session.EventStream);
         _events.Dynamic.All += OnEvent;

@@ -49,6 +49,13 @@ internal sealed class TunnelBench : IDisposable
 {
     private static readonly TimeSpan Rest = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan WarmUp = TimeSpan.FromSeconds(2);
+
+    /// <summary>The round before the first, of which nothing is kept.</summary>
+    private const int WarmUpRound = -1;
+
+    /// <summary>No measurement of the warm-up takes longer.</summary>
+    private static readonly TimeSpan LongestWarmUp = TimeSpan.FromSeconds(0.4);
+
     private static readonly TimeSpan WanRoundTrip = TimeSpan.FromMilliseconds(100);
 
     private readonly BenchPlan _plan;
@@ -58,10 +65,12 @@ internal sealed class TunnelBench : IDisposable
     private readonly Results.Recorder _recorder = new();
     private readonly List<Candidate> _candidates = [];
     private readonly List<BridgedCandidate> _bridges = [];
+    private TimeSpan _window;
 
     public TunnelBench(BenchPlan plan, Progress progress, CancellationToken stop)
     {
         _plan = plan;
+        _window = plan.Window;
         _progress = progress;
         _stop = stop;
     }
@@ -73,20 +82,23 @@ internal sealed class TunnelBench : IDisposable
         var started = Stopwatch.GetTimestamp();
         var startedAt = DateTimeOffset.UtcNow;
         var steps = Steps();
-        _progress.Begin(_plan.Protocols.Count + 1 + steps.Sum(step => step.IsSlow ? SlowRounds : _plan.Rounds) + (Wants("throughput") ? _plan.Protocols.Count : 0) + (Wants("bridge") ? 3 : 0));
+        var warmUp = steps.Where(step => step.IsWarmedUp).ToList();
+        _progress.Begin(
+            1 + (Wants("bridge") ? 1 : 0) + warmUp.Count + steps.Sum(step => step.IsSlow ? SlowRounds : _plan.Rounds)
+            + (Wants("throughput") ? _plan.Protocols.Count : 0));
         StartCandidates();
+
+        // Code that was not compiled yet, or not well, costs twice, in the program, the relay and the bench alike, and for seconds of
+        // each kind of load. So everything is done once for nothing.
+        _window = _plan.Window < LongestWarmUp ? _plan.Window : LongestWarmUp;
+        foreach (var step in warmUp)
+            Measure(step, WarmUpRound, "warming up");
+        _window = _plan.Window;
+
         for (var round = 0; round < _plan.Rounds; round++)
         {
-            // Each round begins with another candidate: nobody is always the one who comes after the hungriest.
             foreach (var step in steps.Where(step => !step.IsSlow || round < SlowRounds))
-            {
-                _progress.Next($"round {round + 1} of {_plan.Rounds}: {step.Name}");
-                for (var i = 0; i < _candidates.Count; i++)
-                {
-                    _stop.ThrowIfCancellationRequested();
-                    step.Measure(_candidates[(i + round) % _candidates.Count], round);
-                }
-            }
+                Measure(step, round, $"round {round + 1} of {_plan.Rounds}");
         }
 
         if (Wants("throughput"))
@@ -104,6 +116,17 @@ internal sealed class TunnelBench : IDisposable
         foreach (var candidate in _candidates.Concat(_bridges))
             candidate.Dispose();
         _target.Dispose();
+    }
+
+    /// <summary>Each round begins with another candidate: nobody is always the one who comes after the hungriest.</summary>
+    private void Measure(Step step, int round, string when)
+    {
+        _progress.Next($"{when}: {step.Name}");
+        for (var i = 0; i < _candidates.Count; i++)
+        {
+            _stop.ThrowIfCancellationRequested();
+            step.Measure(_candidates[(i + Math.Max(0, round)) % _candidates.Count], round);
+        }
     }
 
     private bool Wants(string scenario) => _plan.Scenarios.Contains(scenario);
@@ -124,18 +147,6 @@ internal sealed class TunnelBench : IDisposable
 
         if (Wants("bridge"))
             StartBridges();
-
-        // Code that was not compiled yet, or not well, costs twice.
-        if (!_plan.Scenarios.Any(scenario => scenario is "throughput" or "latency" or "connects" or "fairness"))
-            return;
-        foreach (var candidate in _candidates.Skip(1))
-        {
-            _progress.Next($"warming up {candidate.Name}");
-            var time = _plan.Window < WarmUp ? TimeSpan.FromSeconds(Math.Min(2, Math.Max(0.2, _plan.Window.TotalSeconds * 3))) : WarmUp;
-            Loads.Bulk(candidate, _target, Direction.Both, 8, time);
-            Loads.Echo(candidate, time / 4);
-            Loads.Connects(candidate, time / 4);
-        }
     }
 
     private void StartBridges()
@@ -144,12 +155,6 @@ internal sealed class TunnelBench : IDisposable
         _bridges.Add(new BridgeCandidate(_plan.Program, _target));
         if (OpenSshBridgeCandidate.IsInstalled)
             _bridges.Add(new OpenSshBridgeCandidate(_target));
-        foreach (var bridge in _bridges)
-        {
-            _progress.Next($"warming up {bridge.Name}");
-            Loads.Bulk(bridge, _target, Direction.Both, 8, WarmUp);
-            Loads.Echo(bridge, WarmUp / 4);
-        }
     }
 
     /// <summary>Two networks through a relay, end to end encrypted: the program and OpenSSH in turn, and each party by itself.</summary>
@@ -157,15 +162,15 @@ internal sealed class TunnelBench : IDisposable
     {
         if (running is not DirectCandidate)
             return;
-        var direct = Loads.Echo(running, _plan.Window).GetValueAtPercentile(50) / 1e3;
+        var direct = Loads.Echo(running, _window).GetValueAtPercentile(50) / 1e3;
         for (var i = 0; i < _bridges.Count; i++)
         {
-            var bridge = _bridges[(i + round) % _bridges.Count];
+            var bridge = _bridges[(i + Math.Max(0, round)) % _bridges.Count];
             foreach (var (direction, streams) in ((Direction, int)[])[(Direction.Pull, 1), (Direction.Pull, 8), (Direction.Push, 1)])
             {
                 var which = $"{direction.ToString().ToLowerInvariant()}-{streams}";
                 var before = bridge.PartyNames.ToDictionary(party => party, bridge.CpuTime);
-                var sample = Loads.Bulk(bridge, _target, direction, streams, _plan.Window);
+                var sample = Loads.Bulk(bridge, _target, direction, streams, _window);
                 var used = bridge.PartyNames.ToDictionary(party => party, party => (bridge.CpuTime(party) - before[party]).TotalSeconds);
                 Add("bridge", which, bridge, "rate", "MB/s", round, sample.MegabytesPerSecond);
                 Add("bridge", which, bridge, "cpu", "CPU s/GB", round, sample.CpuSecondsPerGigabyte);
@@ -173,7 +178,7 @@ internal sealed class TunnelBench : IDisposable
                     Add("bridge", which, bridge, $"cpu-{party}", "CPU s/GB", round, sample.CpuSecondsPerGigabyte * seconds / used.Values.Sum());
             }
 
-            Add("bridge", "echo", bridge, "p50-added", "µs", round, (Loads.Echo(bridge, _plan.Window).GetValueAtPercentile(50) / 1e3) - direct);
+            Add("bridge", "echo", bridge, "p50-added", "µs", round, (Loads.Echo(bridge, _window).GetValueAtPercentile(50) / 1e3) - direct);
             Add("bridge", "memory", bridge, "resident", "MB", round, bridge.ResidentBytes() / 1e6);
             foreach (var party in bridge.PartyNames)
                 Add("bridge", "memory", bridge, $"resident-{party}", "MB", round, bridge.ProcessesOf(party).Sum(ProcessUsage.ResidentBytes) / 1e6);
@@ -183,7 +188,8 @@ internal sealed class TunnelBench : IDisposable
     /// <param name="Name">For the progress.</param>
     /// <param name="Measure">Measures one candidate in one round.</param>
     /// <param name="IsSlow">Starts programs of its own: measured in the first half of the rounds only.</param>
-    private sealed record Step(string Name, Action<Candidate, int> Measure, bool IsSlow = false);
+    /// <param name="IsWarmedUp">Done once for nothing before the rounds.</param>
+    private sealed record Step(string Name, Action<Candidate, int> Measure, bool IsSlow = false, bool IsWarmedUp = true);
 
     private List<Step> Steps()
     {
@@ -197,7 +203,7 @@ internal sealed class TunnelBench : IDisposable
 
         if (Wants("latency"))
         {
-            steps.Add(new Step("echo, idle", (candidate, round) => RecordEcho(candidate, "idle", round, Loads.Echo(candidate, _plan.Window))));
+            steps.Add(new Step("echo, idle", (candidate, round) => RecordEcho(candidate, "idle", round, Loads.Echo(candidate, _window))));
             steps.Add(new Step("echo, loaded", (candidate, round) =>
             {
                 if (!Wants("fairness") || !IsOurs(candidate))
@@ -209,7 +215,7 @@ internal sealed class TunnelBench : IDisposable
         {
             steps.Add(new Step("connections", (candidate, round) =>
             {
-                var (rate, cpu) = Loads.Connects(candidate, _plan.Window);
+                var (rate, cpu) = Loads.Connects(candidate, _window);
                 Add("connects", "one-byte", candidate, "rate", "1/s", round, rate);
                 if (candidate.Processes.Count > 0)
                     Add("connects", "one-byte", candidate, "cpu", "ms/connection", round, cpu);
@@ -219,39 +225,44 @@ internal sealed class TunnelBench : IDisposable
         if (Wants("fairness"))
             steps.Add(new Step("fairness", Fairness));
         if (Wants("idle"))
-            steps.Add(new Step("start and idle streams", StartAndIdle, IsSlow: true));
+            steps.Add(new Step("start and idle streams", StartAndIdle, IsSlow: true, IsWarmedUp: false));
         if (Wants("wan"))
-            steps.Add(new Step("100 ms round trip", Wan, IsSlow: true));
+            steps.Add(new Step("100 ms round trip", Wan, IsSlow: true, IsWarmedUp: false));
         if (Wants("resume"))
-            steps.Add(new Step("resuming", Resume, IsSlow: true));
+            steps.Add(new Step("resuming", Resume, IsSlow: true, IsWarmedUp: false));
         if (Wants("bridge"))
             steps.Add(new Step("two networks through a relay", Bridge));
         if (Wants("proxy"))
         {
-            steps.Add(new Step("CONNECT through the proxy", Proxy, IsSlow: true));
-            steps.Add(new Step("requests through the proxy", ProxyRequests, IsSlow: true));
+            steps.Add(new Step("CONNECT through the proxy", Proxy, IsSlow: true, IsWarmedUp: false));
+            steps.Add(new Step("requests through the proxy", ProxyRequests, IsSlow: true, IsWarmedUp: false));
         }
 
         if (Wants("scale"))
-            steps.Add(new Step($"{_plan.ScaleStreams} streams, {_plan.ScaleSessions} sessions", Scale, IsSlow: true));
+            steps.Add(new Step($"{_plan.ScaleStreams} streams, {_plan.ScaleSessions} sessions", Scale, IsSlow: true, IsWarmedUp: false));
         if (Wants("volume"))
-            steps.Add(new Step(string.Create(CultureInfo.InvariantCulture, $"memory after {_plan.VolumeGigabytes} GB"), Volume, IsSlow: true));
+            steps.Add(new Step(string.Create(CultureInfo.InvariantCulture, $"memory after {_plan.VolumeGigabytes} GB"), Volume, IsSlow: true, IsWarmedUp: false));
         return steps;
     }
 
-    private void Add(string scenario, string which, Candidate candidate, string metric, string unit, int round, double value) =>
-        _recorder.Add(scenario, which, candidate.Name, metric, unit, round, value);
+    private void Add(string scenario, string which, Candidate candidate, string metric, string unit, int round, double value)
+    {
+        if (round != WarmUpRound)
+            _recorder.Add(scenario, which, candidate.Name, metric, unit, round, value);
+    }
 
     private Step Throughput(Direction direction, int streams)
     {
         var which = $"{direction.ToString().ToLowerInvariant()}-{streams}";
-        return new Step($"throughput, {which}", (candidate, round) =>
+        return new Step($"throughput, {which}", Measure, IsWarmedUp: streams <= 8 || streams == _plan.Streams.Min()); // More run the same code.
+
+        void Measure(Candidate candidate, int round)
         {
-            var sample = Loads.Bulk(candidate, _target, direction, streams, _plan.Window);
+            var sample = Loads.Bulk(candidate, _target, direction, streams, _window);
             Add("throughput", which, candidate, "rate", "MB/s", round, sample.MegabytesPerSecond);
             if (candidate.Processes.Count > 0)
                 Add("throughput", which, candidate, "cpu", "CPU s/GB", round, sample.CpuSecondsPerGigabyte);
-        });
+        }
     }
 
     private void RecordEcho(Candidate candidate, string which, int round, LongHistogram times)
@@ -265,7 +276,7 @@ internal sealed class TunnelBench : IDisposable
     {
         LongHistogram? echo = null;
         var bulk = Loads.Bulk(
-            candidate, _target, Direction.Pull, 8, _plan.Window, meanwhile: () => echo = Loads.Echo(candidate, Longer(_plan.Window, 2)));
+            candidate, _target, Direction.Pull, 8, _window, meanwhile: _ => echo = Loads.Echo(candidate, Longer(_window, 2)));
         return (echo!, bulk);
     }
 
@@ -275,58 +286,89 @@ internal sealed class TunnelBench : IDisposable
     {
         if (candidate is DirectCandidate or FloorCandidate)
             return; // A connection of its own for each stream: whatever the kernel makes of it.
-        var idle = Loads.Echo(candidate, _plan.Window / 2);
+        var idle = Loads.Echo(candidate, _window / 2);
         var (echo, bulk) = LoadedEcho(candidate);
         if (Wants("latency") && IsOurs(candidate))
             RecordEcho(candidate, "loaded", round, echo);
         Add("fairness", "bulk-8", candidate, "p99-to-idle", "×", round, echo.GetValueAtPercentile(99) / (double)idle.GetValueAtPercentile(99));
         Add("fairness", "bulk-8", candidate, "least-share", "of the mean", round, bulk.PerStream.Min() / (bulk.PerStream.Sum() / 8.0));
-        if (!IsOurs(candidate) || candidate.Name == "v1")
+        if (!IsOurs(candidate) || candidate.Name == "v1" || round == WarmUpRound)
             return; // v1 has no credit: there a stalled reader holds up its session.
 
         // The stalled reader asks for everything and takes nothing. Before and after it, since what is compared must not differ in time.
-        var before = Loads.Bulk(candidate, _target, Direction.Pull, 8, _plan.Window);
+        var before = Loads.Bulk(candidate, _target, Direction.Pull, 8, _window);
         using var stalled = new StalledReader(_target, candidate.VisitorPort);
-        var beside = Loads.Bulk(candidate, _target, Direction.Pull, 8, _plan.Window);
+        var beside = Loads.Bulk(candidate, _target, Direction.Pull, 8, _window);
         stalled.Dispose();
-        var after = Loads.Bulk(candidate, _target, Direction.Pull, 8, _plan.Window);
+        var after = Loads.Bulk(candidate, _target, Direction.Pull, 8, _window);
         Add("fairness", "stalled-reader", candidate, "rate-left", "×", round,
             beside.MegabytesPerSecond / ((before.MegabytesPerSecond + after.MegabytesPerSecond) / 2));
     }
 
+    /// <summary>Programs of their own, all at once: their times of rest are the longest part of it.</summary>
     private void StartAndIdle(Candidate running, int round)
     {
-        if (running is DirectCandidate or PeerCandidate)
+        if (running is not DirectCandidate)
             return;
-        using var fresh = running is TunnelCandidate ? new TunnelCandidate(_plan.Program, running.Name, _target.Port) : (Candidate)new FloorCandidate(_target);
-        Add("idle", "start", fresh, "time-to-listen", "ms", round, fresh.TimeToListen!.Value.TotalMilliseconds);
-        if (fresh is TunnelCandidate tunnel)
-            Add("idle", "start", fresh, "client-time-to-first-byte", "ms", round, tunnel.ClientTimeToFirstByte.TotalMilliseconds);
+        var fresh = new List<Candidate>();
+        try
+        {
+            foreach (var candidate in _candidates.Where(candidate => candidate is FloorCandidate or TunnelCandidate))
+            {
+                fresh.Add(candidate is TunnelCandidate ? new TunnelCandidate(_plan.Program, candidate.Name, _target.Port) : new FloorCandidate(_target));
+                Add("idle", "start", fresh[^1], "time-to-listen", "ms", round, fresh[^1].TimeToListen!.Value.TotalMilliseconds);
+                if (fresh[^1] is TunnelCandidate tunnel)
+                    Add("idle", "start", tunnel, "client-time-to-first-byte", "ms", round, tunnel.ClientTimeToFirstByte.TotalMilliseconds);
+            }
 
-        // Memory differs by a hundredth from round to round, and takes its time to come to rest: once is enough.
-        if (round > 0)
-            return;
-        Add("idle", "start", fresh, "resident", "MB", round, ResidentAtRest(fresh) / 1e6);
-
-        // The first streams pay for code and pools: what one more costs is the slope after them.
-        var few = Loads.OpenIdle(fresh, Math.Max(1, _plan.IdleStreams / 5));
-        var withFew = ResidentAtRest(fresh);
-        var more = Loads.OpenIdle(fresh, _plan.IdleStreams);
-        var withMore = ResidentAtRest(fresh);
-        Add("idle", "streams", fresh, "resident-per-stream", "kB", round, (withMore - withFew) / 1e3 / _plan.IdleStreams);
-        Add("idle", "streams", fresh, "resident", "MB", round, withMore / 1e6);
-        foreach (var socket in few.Concat(more))
-            socket.Dispose();
-        _target.CloseIdle();
-        Loads.Bulk(fresh, _target, Direction.Both, 8, Longer(_plan.Window, 1.5));
-        Add("idle", "after-load", fresh, "resident", "MB", round, ResidentAtRest(fresh) / 1e6);
+            // Memory differs by a hundredth from round to round, and takes its time to come to rest: once is enough.
+            if (round == 0)
+                Resident(fresh, round);
+        }
+        finally
+        {
+            foreach (var candidate in fresh)
+                candidate.Dispose();
+        }
     }
 
-    /// <summary>The program gives memory back when it has had nothing to do for a moment; the plain relay does not.</summary>
-    private static long ResidentAtRest(Candidate candidate)
+    private void Resident(List<Candidate> fresh, int round)
     {
-        if (IsOurs(candidate))
+        var start = AtRest();
+        foreach (var candidate in fresh)
+            Add("idle", "start", candidate, "resident", "MB", round, start[candidate] / 1e6);
+
+        // The first streams pay for code and pools: what one more costs is the slope after them.
+        var sockets = fresh.SelectMany(candidate => Loads.OpenIdle(candidate, Math.Max(1, _plan.IdleStreams / 5))).ToList();
+        var few = AtRest();
+        sockets.AddRange(fresh.SelectMany(candidate => Loads.OpenIdle(candidate, _plan.IdleStreams)));
+        var more = AtRest();
+        foreach (var candidate in fresh)
+        {
+            Add("idle", "streams", candidate, "resident-per-stream", "kB", round, (more[candidate] - few[candidate]) / 1e3 / _plan.IdleStreams);
+            Add("idle", "streams", candidate, "resident", "MB", round, more[candidate] / 1e6);
+        }
+
+        foreach (var socket in sockets)
+            socket.Dispose();
+        _target.CloseIdle();
+        foreach (var candidate in fresh)
+            Loads.Bulk(candidate, _target, Direction.Both, 8, Longer(_window, 1.5));
+        var afterLoad = AtRest();
+        foreach (var candidate in fresh)
+            Add("idle", "after-load", candidate, "resident", "MB", round, afterLoad[candidate] / 1e6);
+
+        Dictionary<Candidate, long> AtRest()
+        {
             Thread.Sleep(Rest);
+            return fresh.ToDictionary(candidate => candidate, candidate => candidate.ResidentBytes());
+        }
+    }
+
+    /// <summary>The program gives memory back when it has had nothing to do for a moment.</summary>
+    private static long ResidentAtRest(TunnelCandidate candidate)
+    {
+        Thread.Sleep(Rest);
         return candidate.ResidentBytes();
     }
 
@@ -342,7 +384,7 @@ internal sealed class TunnelBench : IDisposable
             using Candidate fresh = running is TunnelCandidate
                 ? new TunnelCandidate(_plan.Program, running.Name, _target.Port, serverPort => (line = new DelayLine(serverPort, WanRoundTrip)).Port)
                 : new DelayedCandidate(_target, WanRoundTrip);
-            var sample = Loads.Bulk(fresh, _target, Direction.Pull, 1, Longer(_plan.Window, 2), ramp: TimeSpan.FromSeconds(2));
+            var sample = Loads.Bulk(fresh, _target, Direction.Pull, 1, Longer(_window, 2), ramp: TimeSpan.FromSeconds(2));
             Add("wan", "pull-1", fresh, "rate", "MB/s", round, sample.MegabytesPerSecond);
         }
         finally
@@ -382,11 +424,11 @@ internal sealed class TunnelBench : IDisposable
 
                 static double Median(List<double> values) => values.Order().ElementAt(values.Count / 2);
 
-                double Rate(Candidate candidate) => Loads.Bulk(candidate, _target, direction, streams, _plan.Window).MegabytesPerSecond;
+                double Rate(Candidate candidate) => Loads.Bulk(candidate, _target, direction, streams, _window).MegabytesPerSecond;
             }
         }
 
-        var (rate, _) = Loads.Connects(proxied, _plan.Window);
+        var (rate, _) = Loads.Connects(proxied, _window);
         Add("proxy", "connects", fresh, "rate", "1/s", round, rate);
     }
 
@@ -417,9 +459,9 @@ internal sealed class TunnelBench : IDisposable
         {
             _stop.ThrowIfCancellationRequested();
             RequestLoad.Run(ours, which, way, WarmUp);
-            var before = RequestLoad.Run(nginx, which, nginxWay, _plan.Window);
-            var (rate, cpu) = RequestLoad.Run(ours, which, way, Longer(_plan.Window, 2));
-            var after = RequestLoad.Run(nginx, which, nginxWay, _plan.Window);
+            var before = RequestLoad.Run(nginx, which, nginxWay, _window);
+            var (rate, cpu) = RequestLoad.Run(ours, which, way, Longer(_window, 2));
+            var after = RequestLoad.Run(nginx, which, nginxWay, _window);
             Add("proxy", which, ours, "rate", "1/s", round, rate);
             Add("proxy", which, ours, "cpu", "ms/request", round, cpu);
             Add("proxy", which, nginx, "rate", "1/s", round, (before.PerSecond + after.PerSecond) / 2);
@@ -453,7 +495,7 @@ internal sealed class TunnelBench : IDisposable
         try
         {
             using var fresh = new TunnelCandidate(_plan.Program, running.Name, _target.Port, serverPort => (line = new CutLine(serverPort)).Port);
-            Loads.Bulk(fresh, _target, Direction.Pull, 1, TimeSpan.Zero, meanwhile: () =>
+            Loads.Bulk(fresh, _target, Direction.Pull, 1, TimeSpan.Zero, meanwhile: _ =>
             {
                 // Nothing is known of the stream here: the echo's longest time is what a visitor notices of the cut.
                 var cut = LoadTarget.Start("cut", () =>
@@ -461,7 +503,7 @@ internal sealed class TunnelBench : IDisposable
                     Thread.Sleep(300);
                     line!.Cut();
                 });
-                var echo = Loads.Echo(fresh, TimeSpan.FromSeconds(2.5));
+                var echo = Loads.Echo(fresh, TimeSpan.FromSeconds(1.5));
                 cut.Join();
                 Add("resume", "cut", fresh, "stall", "ms", round, echo.GetMaxValue() / 1e6);
             });
@@ -516,7 +558,7 @@ internal sealed class TunnelBench : IDisposable
             var after = ResidentAtRest(fresh);
             Add("scale", "streams", fresh, "resident", "MB", round, after / 1e6);
             Add("scale", "streams", fresh, "resident-per-stream", "kB", round, (after - before) / 1e3 / _plan.ScaleStreams);
-            Add("scale", "streams", fresh, "echo", "µs", round, Loads.Echo(fresh, _plan.Window).GetValueAtPercentile(50) / 1e3);
+            Add("scale", "streams", fresh, "echo", "µs", round, Loads.Echo(fresh, _window).GetValueAtPercentile(50) / 1e3);
             foreach (var socket in streams)
                 socket.Dispose();
         }
@@ -533,7 +575,7 @@ internal sealed class TunnelBench : IDisposable
             Add("scale", "sessions", fresh, "connected", "1/s", round, ports.Count / sessions.TimeToConnect.TotalSeconds);
             Add("scale", "sessions", fresh, "resident", "MB", round, after / 1e6);
             Add("scale", "sessions", fresh, "resident-per-session", "kB", round, (after - before) / 1e3 / ports.Count);
-            Add("scale", "sessions", fresh, "echo", "µs", round, Loads.Echo(fresh, _plan.Window).GetValueAtPercentile(50) / 1e3);
+            Add("scale", "sessions", fresh, "echo", "µs", round, Loads.Echo(fresh, _window).GetValueAtPercentile(50) / 1e3);
         }
     }
 
@@ -548,14 +590,20 @@ internal sealed class TunnelBench : IDisposable
             {
                 using var server = new AllocationMeter(candidate.ServerProcess);
                 using var client = new AllocationMeter(candidate.ClientProcess);
-                var allocated = 0L;
-                var sample = Loads.Bulk(candidate, _target, direction, 8, TimeSpan.Zero, meanwhile: () =>
+                var perByte = 0.0;
+                Loads.Bulk(candidate, _target, direction, 8, TimeSpan.Zero, meanwhile: delivered =>
                 {
-                    var (serverBefore, clientBefore) = (server.NextTotal(), client.NextTotal());
+                    // Each process counts in its own time, and its bytes are those of that time.
+                    var (serverBefore, clientBefore) = (Next(server), Next(client));
                     Thread.Sleep(TimeSpan.FromSeconds(Math.Min(2, _plan.Window.TotalSeconds * 2)));
-                    allocated = server.NextTotal() - serverBefore + client.NextTotal() - clientBefore;
+                    perByte = PerByte(serverBefore, Next(server)) + PerByte(clientBefore, Next(client));
+
+                    (long Allocated, long Bytes) Next(AllocationMeter meter) => (meter.NextTotal(), delivered());
+
+                    static double PerByte((long Allocated, long Bytes) before, (long Allocated, long Bytes) after) =>
+                        (after.Allocated - before.Allocated) / (double)Math.Max(1, after.Bytes - before.Bytes);
                 });
-                Add("throughput", $"{direction.ToString().ToLowerInvariant()}-8", candidate, "allocated", "MB/GB", 0, allocated / 1e6 / (sample.Bytes / 1e9));
+                Add("throughput", $"{direction.ToString().ToLowerInvariant()}-8", candidate, "allocated", "MB/GB", 0, perByte * 1e3);
             }
         }
     }

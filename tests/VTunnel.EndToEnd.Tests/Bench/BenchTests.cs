@@ -120,7 +120,7 @@ public sealed class BenchTests
         var run = await RunAsync("compare", "--peers", peers, "--program", BuiltProgram.File, "--protocol", "v2", "--rounds", "1", "--seconds", "0.05");
 
         Assert.Equal(1, run.ExitCode);
-        Assert.Contains("bench: broken, both, 8 streams: wrong bytes arrived", run.StandardError, StringComparison.Ordinal);
+        Assert.Contains("bench: broken, pull, 1 streams: wrong bytes arrived", run.StandardError, StringComparison.Ordinal);
     }
 
     [Fact]
