@@ -145,6 +145,9 @@ internal static partial class Log
     [LoggerMessage(708, LogLevel.Warning, "Publisher {Name}: user key {User} has {Waiting} connections waiting, its limit: a further one was refused")]
     public static partial void RelayUserLimit(this ILogger logger, string name, string user, int waiting);
 
+    [LoggerMessage(709, LogLevel.Warning, "Publisher {Name}: user key {User} has {Streams} connections, its limit: a further one was refused")]
+    public static partial void RelayUserStreamLimit(this ILogger logger, string name, string user, int streams);
+
     [LoggerMessage(720, LogLevel.Information, "Connected to the relay {Relay}; waiting for consumers")]
     public static partial void PublisherConnected(this ILogger logger, string relay);
 

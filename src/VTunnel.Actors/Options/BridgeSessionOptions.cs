@@ -39,6 +39,12 @@ public sealed record BridgeSessionOptions
     /// <summary>Publisher: sessions at a time, of all users together. Default 10,000.</summary>
     public int MaxSessions { get; set; } = 10_000;
 
+    /// <summary>
+    /// Publisher: of those, sessions of one user, with those that wait for their connection to come back. Default 128. A further one is
+    /// refused, and its consumer goes on trying.
+    /// </summary>
+    public int MaxSessionsPerUser { get; set; } = 128;
+
     /// <summary>Publisher: connections that are not yet a session, at a time. Default 256.</summary>
     public int MaxHandshakes { get; set; } = 256;
 

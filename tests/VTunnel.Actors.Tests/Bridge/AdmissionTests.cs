@@ -358,6 +358,56 @@ public sealed class AdmissionTests
     }
 
     [Fact]
+    public async Task A_user_that_is_admitted_cannot_take_all_connections_of_its_publisher()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var house = await BridgeHouse.StartAsync(
+            new RelayOptions { MaxStreamsPerPublisher = 3, MaxStreamsPerUser = 2, PublisherTimeout = TimeSpan.FromMinutes(10) });
+        var port = FreePorts.Next();
+        var office = await house.JoinAsync("office");
+        var mallory = house.CreateUser(office, "mallory");
+        var bob = house.CreateUser(office, "bob", new BridgeGrant(port, "127.0.0.1", service.Port));
+        house.Serve(office, options: BridgeHouse.Quick with { HandshakeTimeout = TimeSpan.FromMinutes(10) });
+
+        using var greedy = await GreedyAsync(mallory, 5);
+        for (var number = 0; number < 3; number++)
+            Assert.Equal("this user is at its limit of connections", await greedy.NextRefusalAsync());
+        await house.ConnectAsync(bob);
+
+        await Payload.EchoOnceAsync(port).WaitAsync(TestTimeouts.Step);
+    }
+
+    [Fact]
+    public async Task A_user_that_hangs_up_while_it_waits_leaves_its_place()
+    {
+        await using var house = await BridgeHouse.StartAsync(new RelayOptions { PublisherTimeout = TimeSpan.FromMinutes(10) });
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice");
+        using (await GreedyAsync(alice, 3))
+            await WaitUntilAsync(async () => (await house.Relay.GetStatusAsync()).Publishers is [{ Waiting: 3 }]);
+
+        await WaitUntilAsync(async () => (await house.Relay.GetStatusAsync()).Publishers is []);
+    }
+
+    [Fact]
+    public async Task A_user_has_so_many_sessions_with_a_publisher_and_the_next_one_waits_for_a_place()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice");
+        var publisher = house.Serve(office, options: BridgeHouse.Quick with { MaxSessionsPerUser = 1 });
+        var first = await house.ConnectAsync(alice);
+        await WaitUntilAsync(async () => (await publisher.GetStateAsync()).Users is [{ Session: var name }] && name.EndsWith("-1", StringComparison.Ordinal));
+
+        await house.ConnectAsync(alice);
+        await house.LoggedAsync("did not get in", "user 'alice' is at its limit of 1 sessions");
+        await house.LoggedAsync("No connection to office", "user 'alice' is at its limit of 1 sessions");
+        await first.DisposeAsync();
+
+        await WaitUntilAsync(async () => (await publisher.GetStateAsync()).Users is [{ Session: var name }] && name.EndsWith("-2", StringComparison.Ordinal));
+    }
+
+    [Fact]
     public async Task A_user_that_has_a_place_again_may_use_it()
     {
         await using var service = TargetServer.StartEcho();

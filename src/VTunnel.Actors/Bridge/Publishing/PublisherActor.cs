@@ -255,6 +255,14 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
             foreach (var (other, session) in _sessions.Where(session => session.Value.UserKey == arrived.UserKey))
                 Expel(other, session, $"user '{user.Name}' may have one session only, and has connected from {arrived.Remote}");
         }
+        else if (_sessions.Values.Count(session => session.UserKey == arrived.UserKey) >= Options.MaxSessionsPerUser)
+        {
+            var limit = $"user '{user.Name}' is at its limit of {Options.MaxSessionsPerUser} sessions";
+            Logger.ConsumerRejected(arrived.Remote, limit);
+            Audit(new AuditRecord(Now, "refused", user.Name, Detail: $"{arrived.Remote}: {limit}"));
+            Refuse(arrived, new LinkRefusal(LinkRefusalCode.Unavailable, limit));
+            return;
+        }
 
         var name = $"{_prefix}{_nextSession++}";
         var wire = SessionWires.ForPublisher(Options, arrived.Carrier, arrived.Hello, out var link);

@@ -31,6 +31,9 @@ internal static class RelayProtocol
         public void Dispose() => Socket.Dispose();
     }
 
+    /// <summary>A user has hung up; where it still waits, it need not any more.</summary>
+    public sealed record ConsumerLeft(string Publisher, RelayedSocket Socket) : IForPublisher;
+
     /// <summary>A publisher answers a user.</summary>
     public sealed record AnswerArrived(string Publisher, string Stream, RelayedSocket Socket) : IForPublisher, IDisposable
     {
@@ -175,7 +178,9 @@ internal sealed class RelayedPublisherActor : UntypedActor, IWithTimers
     private readonly RateLimiter? _limiter;
     private readonly TrafficCount _traffic = new();
     private readonly Dictionary<string, RelayProtocol.ConsumerArrived> _waiting = [];
-    private readonly HashSet<IActorRef> _streams = [];
+
+    /// <summary>Whose each relayed connection is.</summary>
+    private readonly Dictionary<IActorRef, string> _streams = [];
     private RelayControl? _control;
     private long _nextStream = 1;
 
@@ -226,6 +231,9 @@ internal sealed class RelayedPublisherActor : UntypedActor, IWithTimers
             case RelayProtocol.ConsumerArrived consumer:
                 OnConsumer(consumer);
                 break;
+            case RelayProtocol.ConsumerLeft left:
+                OnConsumerLeft(left.Socket);
+                break;
             case RelayProtocol.AnswerArrived answer:
                 OnAnswer(answer);
                 break;
@@ -273,6 +281,14 @@ internal sealed class RelayedPublisherActor : UntypedActor, IWithTimers
             return;
         }
 
+        ofUser += _streams.Values.Count(user => user == consumer.User);
+        if (ofUser >= _options.MaxStreamsPerUser)
+        {
+            _logger.RelayUserStreamLimit(_name, consumer.User[..12], ofUser);
+            Refuse(consumer.Socket, "this user is at its limit of connections");
+            return;
+        }
+
         if (_streams.Count + _waiting.Count >= _options.MaxStreamsPerPublisher || _waiting.Count >= _options.MaxWaitingPerPublisher)
         {
             _logger.RelayLimit(_name, _streams.Count, _waiting.Count);
@@ -289,6 +305,17 @@ internal sealed class RelayedPublisherActor : UntypedActor, IWithTimers
     private void Announce(string stream, RelayProtocol.ConsumerArrived consumer) =>
         _control?.TrySend(RelayMessages.Incoming(stream, consumer.Socket.Remote, consumer.User));
 
+    private void OnConsumerLeft(RelayedSocket socket)
+    {
+        // Of one that is relayed already the two ends learn by themselves.
+        if (_waiting.FirstOrDefault(waiting => waiting.Value.Socket == socket).Key is not { } stream)
+            return;
+        Timers.Cancel(stream);
+        _waiting.Remove(stream);
+        socket.Dispose();
+        StopIfIdle();
+    }
+
     private void OnAnswer(RelayProtocol.AnswerArrived answer)
     {
         if (!_waiting.Remove(answer.Stream, out var consumer))
@@ -299,7 +326,7 @@ internal sealed class RelayedPublisherActor : UntypedActor, IWithTimers
 
         Timers.Cancel(answer.Stream);
         var splice = new Splice(consumer.Socket, answer.Socket, _traffic, _limiter, _options);
-        _streams.Add(Context.Watch(Context.ActorOf(RelayedStreamActor.Props(splice, _options.IdleTimeout), $"stream-{_nextStream++}")));
+        _streams.Add(Context.Watch(Context.ActorOf(RelayedStreamActor.Props(splice, _options.IdleTimeout), $"stream-{_nextStream++}")), consumer.User);
         _logger.RelayPaired(_name, consumer.User[..12], consumer.Socket.Remote);
     }
 

@@ -99,7 +99,10 @@ internal sealed class RelayEndpoint : IDisposable
             default:
                 using (var user = admission.LoadCertificate())
                     _relay.Tell(new RelayProtocol.ConsumerArrived(publisher.Fingerprint, publisher.Name, Keys.Fingerprint(user), socket));
-                await socket.Done.ConfigureAwait(false);
+
+                // Nobody reads from one that waits, so that it is the server that notices when it hangs up.
+                await using (context.RequestAborted.Register(() => _relay.Tell(new RelayProtocol.ConsumerLeft(publisher.Fingerprint, socket))).ConfigureAwait(false))
+                    await socket.Done.ConfigureAwait(false);
                 break;
         }
     }

@@ -6,6 +6,12 @@ public sealed record RelayOptions
     /// <summary>Relayed connections per publisher at a time. Default 1,000. Costs two sockets and up to 128 KiB each while data flows.</summary>
     public int MaxStreamsPerPublisher { get; set; } = 1000;
 
+    /// <summary>
+    /// Of those, connections with the key of one user, waiting or relayed. Default 100. Further ones of that user are refused at
+    /// once and leave the places to others.
+    /// </summary>
+    public int MaxStreamsPerUser { get; set; } = 100;
+
     /// <summary>Consumers per publisher that wait for its answer. Default 64.</summary>
     public int MaxWaitingPerPublisher { get; set; } = 64;
 

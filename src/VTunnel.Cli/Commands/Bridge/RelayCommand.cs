@@ -34,6 +34,7 @@ internal static partial class RelayCommand
     private static readonly OptionSpec Cover = new("cover", "DIR", "A web site to show to everybody who is not admitted; without it they get 404.");
     private static readonly OptionSpec MaxConnections = new("max-connections", "N", "How many connections may be open that nobody has been admitted on.") { Default = "1024" };
     private static readonly OptionSpec MaxStreams = new("max-streams", "N", "How many relayed connections a publisher and its users may have at a time.") { Default = "1000" };
+    private static readonly OptionSpec MaxStreamsPerUser = new("max-streams-per-user", "N", "How many of these may be of one user.") { Default = "100" };
     private static readonly OptionSpec MaxBandwidth = new("max-bandwidth", "BYTES", "How many bytes per second a publisher and its users may move, both directions together; 0 is no limit.") { Default = "0" };
     private static readonly OptionSpec HandshakeTimeout = new("handshake-timeout", "DURATION", "How long a connection may take until somebody is admitted on it.") { Default = "10s" };
     private static readonly OptionSpec Expires = new("expires", "DURATION", "How long the code can be used.") { CommandLineOnly = true, Default = "24h" };
@@ -73,7 +74,7 @@ internal static partial class RelayCommand
         Details = "Set it up once with 'vtunnel relay init'. Everything that is not admitted gets a plain 404, or the site of --cover. Ctrl-C and SIGTERM end it.",
         Options =
         [
-            Host, Port, TlsCert, TlsKey, NoTls, BehindProxy, Cover, MaxConnections, MaxStreams, MaxBandwidth, HandshakeTimeout,
+            Host, Port, TlsCert, TlsKey, NoTls, BehindProxy, Cover, MaxConnections, MaxStreams, MaxStreamsPerUser, MaxBandwidth, HandshakeTimeout,
             BridgeCli.StateDir, CommonOptions.LogLevel, CommonOptions.LogFormat, CommonOptions.Config,
         ],
         Commands = [Init, Invite, List, Remove],
@@ -185,11 +186,18 @@ internal static partial class RelayCommand
         var maxConnections = settings.One(MaxConnections, ValueParsers.Count, 1024);
         var bandwidth = settings.One<long>(MaxBandwidth, ParseBytes, 0);
         var handshake = settings.One(HandshakeTimeout, ValueParsers.Duration, TimeSpan.FromSeconds(10));
-        var options = new RelayOptions { MaxStreamsPerPublisher = settings.One(MaxStreams, ValueParsers.Count, 1000), MaxBytesPerSecond = bandwidth };
+        var options = new RelayOptions
+        {
+            MaxStreamsPerPublisher = settings.One(MaxStreams, ValueParsers.Count, 1000),
+            MaxStreamsPerUser = settings.One(MaxStreamsPerUser, ValueParsers.Count, 100),
+            MaxBytesPerSecond = bandwidth,
+        };
         if (maxConnections < 1)
             settings.Fault(MaxConnections, $"{maxConnections}", "at least 1 connection is needed");
         if (options.MaxStreamsPerPublisher < 1)
             settings.Fault(MaxStreams, $"{options.MaxStreamsPerPublisher}", "at least 1 connection is needed");
+        if (options.MaxStreamsPerUser < 1)
+            settings.Fault(MaxStreamsPerUser, $"{options.MaxStreamsPerUser}", "at least 1 connection is needed");
         if (handshake <= TimeSpan.Zero || handshake > TimeSpan.FromDays(1))
             settings.Fault(HandshakeTimeout, DurationText.Format(handshake), "more than 0 and at most 24h");
         var certificate = ReadCertificate(settings, address);
