@@ -68,6 +68,9 @@ public sealed class TunnelServerActor : UntypedActor
     private readonly ILogger _logger;
     private readonly Dictionary<int, IActorRef> _holders = [];
     private readonly Dictionary<int, Queue<IActorRef>> _claims = [];
+
+    /// <summary>Holders of ports that others want, until they have answered or are gone.</summary>
+    private readonly HashSet<IActorRef> _probed = [];
     private readonly HashSet<IActorRef> _sessions = [];
     private readonly Dictionary<LinkId, IActorRef> _links = [];
     private readonly List<IActorRef> _drainAskers = [];
@@ -213,7 +216,10 @@ public sealed class TunnelServerActor : UntypedActor
         if (!_claims.TryGetValue(port, out var waiting))
             _claims.Add(port, waiting = new Queue<IActorRef>());
         waiting.Enqueue(claimant);
-        holder.Tell(new SessionProtocol.Probe(_options.ProbeTimeout));
+
+        // However many ports are wanted of it, it is asked once; one that did not answer is on its way out.
+        if (_probed.Add(holder))
+            holder.Tell(new SessionProtocol.Probe(_options.ProbeTimeout));
     }
 
     /// <summary>What a session offers keeps its place in the order in which sessions came: of two that offer the same the newer counts.</summary>
@@ -251,20 +257,28 @@ public sealed class TunnelServerActor : UntypedActor
 
     private void OnProbeResult(IActorRef holder, bool alive)
     {
-        foreach (var (port, waiting) in _claims.Where(claim => _holders.GetValueOrDefault(claim.Key)?.Equals(holder) == true).ToArray())
+        var wanted = _claims.Where(claim => _holders.GetValueOrDefault(claim.Key)?.Equals(holder) == true).OrderBy(claim => claim.Key).ToArray();
+        if (alive)
         {
-            if (!alive)
+            _probed.Remove(holder);
+            foreach (var (port, waiting) in wanted)
             {
-                _logger.SessionSuperseded(holder.Path.Name, _options.ProbeTimeout, waiting.Peek().Path.Name, port);
-                holder.Tell(new SessionProtocol.End(
-                    new SessionProtocolException(SessionError.Superseded, $"it did not answer while another session wanted port {port}"),
-                    PeerIsGone: true));
-                continue;
+                _claims.Remove(port);
+                foreach (var claimant in waiting)
+                    claimant.Tell(new SessionProtocol.PortRefused(port, $"port {port} is held by {holder.Path.Name} of the server, which is alive"));
             }
-
-            _claims.Remove(port);
-            foreach (var claimant in waiting)
-                claimant.Tell(new SessionProtocol.PortRefused(port, $"port {port} is held by {holder.Path.Name} of the server, which is alive"));
+        }
+        else if (wanted.Length > 0)
+        {
+            var (port, waiting) = wanted[0];
+            _logger.SessionSuperseded(holder.Path.Name, _options.ProbeTimeout, waiting.Peek().Path.Name, port);
+            holder.Tell(new SessionProtocol.End(
+                new SessionProtocolException(SessionError.Superseded, $"it did not answer while another session wanted port {port}"),
+                PeerIsGone: true));
+        }
+        else
+        {
+            _probed.Remove(holder);
         }
     }
 
@@ -286,6 +300,7 @@ public sealed class TunnelServerActor : UntypedActor
     private void OnTerminated(IActorRef session)
     {
         _sessions.Remove(session);
+        _probed.Remove(session);
         OnRoutes(session, null);
         foreach (var link in _links.Where(link => link.Value.Equals(session)).Select(link => link.Key).ToArray())
             _links.Remove(link);

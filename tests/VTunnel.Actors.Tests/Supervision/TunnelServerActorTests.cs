@@ -139,6 +139,29 @@ public sealed class TunnelServerActorTests : VirtualTimeKit
     }
 
     [Fact]
+    public async Task A_session_that_does_not_answer_is_asked_and_told_of_once_however_many_of_its_ports_are_wanted()
+    {
+        var holder = Connect();
+        holder.ServerEnd.IsPingAnswered = false;
+        var ports = new List<int>();
+        for (var i = 0; i < 3; i++)
+            ports.Add(await ListenOnFreePortAsync(holder));
+        var newcomer = Connect();
+        foreach (var port in ports)
+            await newcomer.ListenAsync(port);
+        await newcomer.SettleAsync();
+        Settle(_server);
+        await AwaitProbeAsync(holder);
+        FailProbe(holder);
+        var answers = new List<string>();
+        foreach (var _ in ports)
+            answers.Add(await newcomer.Carrier.ReceiveTextAsync() ?? "nothing");
+        Assert.Equal(ports.Select(port => $$"""{"type":"listen_ok","port":{{port}}}""").Order(), answers.Order());
+        Assert.All(ports, port => Assert.Equal("session-2", Status().Ports[port]));
+        Assert.Single(_log.Lines, line => line.Text.Contains("session-1 is gone", StringComparison.Ordinal));
+    }
+
+    [Fact]
     public async Task Of_several_newcomers_the_first_gets_the_port_and_the_others_are_refused()
     {
         var holder = Connect();
