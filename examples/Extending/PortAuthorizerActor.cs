@@ -18,7 +18,7 @@ public sealed class PortAuthorizerActor(IReadOnlyList<PortRange> ports, IReadOnl
             case AuthorizationProtocol.AuthorizeListen listen:
                 Sender.Tell(ports.Any(range => range.Contains(listen.Port))
                     ? AuthorizationProtocol.Allowed.Instance
-                    : new AuthorizationProtocol.Denied($"port {listen.Port} is not for tunnels; use {string.Join(", ", ports)}"));
+                    : new AuthorizationProtocol.Denied($"{listen.Domain ?? $"port {listen.Port}"} is not for tunnels; use {string.Join(", ", ports)}"));
                 break;
             case AuthorizationProtocol.AuthorizeConnect connect:
                 Sender.Tell(IPEndPoint.TryParse(connect.Stream.Remote ?? "", out var remote) && networks.Any(network => network.Contains(remote.Address))

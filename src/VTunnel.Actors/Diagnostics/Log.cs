@@ -9,7 +9,7 @@ namespace VTunnel.Diagnostics;
 /// </summary>
 internal static partial class Log
 {
-    [LoggerMessage(100, LogLevel.Information, "{Session} up: {Remote}, protocol {Protocol}, identity {Identity}")]
+    [LoggerMessage(100, LogLevel.Information, "{Session} up: {Remote}, protocol {Protocol}{Identity}")]
     public static partial void SessionUp(this ILogger logger, string session, string remote, string protocol, string identity);
 
     [LoggerMessage(101, LogLevel.Information, "{Session} down after {Duration}: {Reason}")]
@@ -51,8 +51,8 @@ internal static partial class Log
     [LoggerMessage(201, LogLevel.Information, "{Session} no longer listens on port {Port}")]
     public static partial void ListenerDown(this ILogger logger, string session, int port);
 
-    [LoggerMessage(202, LogLevel.Warning, "{Session} may not listen on port {Port}: {Reason}{Suffix}")]
-    public static partial void ListenRefused(this ILogger logger, string session, int port, string reason, string suffix);
+    [LoggerMessage(202, LogLevel.Warning, "{Session} may not {What}: {Reason}{Suffix}")]
+    public static partial void ListenRefused(this ILogger logger, string session, string what, string reason, string suffix);
 
     [LoggerMessage(203, LogLevel.Warning, "Accepting on port {Port} failed and is tried again: {Reason}")]
     public static partial void AcceptFailed(this ILogger logger, int port, string reason);
@@ -63,8 +63,8 @@ internal static partial class Log
     [LoggerMessage(205, LogLevel.Error, "The listener of {Session} on port {Port} failed; the port is closed")]
     public static partial void ListenerFailed(this ILogger logger, string session, int port);
 
-    [LoggerMessage(300, LogLevel.Debug, "{Session} stream {StreamId} begins: port {Port}, visitor {Remote}")]
-    public static partial void StreamUp(this ILogger logger, string session, uint streamId, int port, string remote);
+    [LoggerMessage(300, LogLevel.Debug, "{Session} stream {StreamId} begins: {Place}, visitor {Remote}")]
+    public static partial void StreamUp(this ILogger logger, string session, uint streamId, string place, string remote);
 
     [LoggerMessage(301, LogLevel.Debug, "{Session} stream {StreamId} ends: {End}, {BytesIn} bytes in, {BytesOut} bytes out")]
     public static partial void StreamDown(this ILogger logger, string session, uint streamId, StreamEnd end, long bytesIn, long bytesOut);
@@ -75,11 +75,11 @@ internal static partial class Log
     [LoggerMessage(303, LogLevel.Warning, "The server opened a stream for port {Port}, which is not forwarded here; refused")]
     public static partial void UnknownForward(this ILogger logger, int port);
 
-    [LoggerMessage(304, LogLevel.Information, "{Session} port {Port}: visitor {Remote} was denied: {Reason}")]
-    public static partial void StreamDenied(this ILogger logger, string session, int port, string remote, string reason);
+    [LoggerMessage(304, LogLevel.Information, "{Session} {Place}: visitor {Remote} was denied: {Reason}")]
+    public static partial void StreamDenied(this ILogger logger, string session, string place, string remote, string reason);
 
-    [LoggerMessage(305, LogLevel.Error, "{Session} port {Port}: a stream middleware failed; the stream is refused")]
-    public static partial void MiddlewareFailed(this ILogger logger, Exception exception, string session, int port);
+    [LoggerMessage(305, LogLevel.Error, "{Session} {Place}: a stream middleware failed; the stream is refused")]
+    public static partial void MiddlewareFailed(this ILogger logger, Exception exception, string session, string place);
 
     [LoggerMessage(400, LogLevel.Information, "Connecting to {Server}")]
     public static partial void ClientConnecting(this ILogger logger, string server);
@@ -105,9 +105,9 @@ internal static partial class Log
     [LoggerMessage(500, LogLevel.Information, "Draining: {Sessions} sessions, {Timeout} at most")]
     public static partial void Draining(this ILogger logger, int sessions, LogDuration timeout);
 
-    [LoggerMessage(800, LogLevel.Information, "{Method} {Host}, {Route}: {Status}, {BytesIn} bytes in, {BytesOut} bytes out, {Duration} ms, for {Remote}")]
+    [LoggerMessage(800, LogLevel.Information, "{Method} {Host}, {Route}: {Status}, {BytesIn} bytes in, {BytesOut} bytes out, {Duration} ms, for {Remote}{Problem}")]
     public static partial void Proxied(
-        this ILogger logger, string method, string host, string route, int status, long bytesIn, long bytesOut, long duration, string remote);
+        this ILogger logger, string method, string host, string route, int status, long bytesIn, long bytesOut, long duration, string remote, string problem);
 
     [LoggerMessage(801, LogLevel.Debug, "A connection of {Remote} to the proxy ended before its first request: {Reason}")]
     public static partial void ProxyConnectionFailed(this ILogger logger, string remote, string reason);

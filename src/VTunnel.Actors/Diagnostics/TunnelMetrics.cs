@@ -2,10 +2,13 @@ using System.Diagnostics.Metrics;
 
 namespace VTunnel.Diagnostics;
 
-/// <summary>Which end of a tunnel counts: a process may be both, and would count everything twice otherwise.</summary>
-internal enum TunnelRole
+/// <summary>Which end of a tunnel something is about: a process may be both.</summary>
+public enum TunnelRole
 {
+    /// <summary>The end that listens; in the bridge the publisher.</summary>
     Server,
+
+    /// <summary>The end that dials and has the targets; in the bridge the consumer.</summary>
     Client,
 }
 

@@ -18,7 +18,10 @@ public static class AuthorizationProtocol
         public string? Domain { get; init; }
     }
 
-    /// <summary>May this visitor be carried?</summary>
+    /// <summary>
+    /// May this visitor be carried? Asked for each visitor of a port, and for each visitor of the server's proxy once for each
+    /// host that he asks for.
+    /// </summary>
     public sealed record AuthorizeConnect(StreamInfo Stream);
 
     /// <summary>What an authoriser answers.</summary>

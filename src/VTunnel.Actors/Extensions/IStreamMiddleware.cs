@@ -1,3 +1,4 @@
+using VTunnel.Diagnostics;
 using VTunnel.Endpoints;
 
 namespace VTunnel.Extensions;
@@ -18,7 +19,15 @@ public interface IStreamMiddleware
 /// <summary>What a stream is for.</summary>
 /// <param name="Session">The name of its session.</param>
 /// <param name="Identity">The name of the session's token; null where none was asked for.</param>
-/// <param name="Port">The listened port.</param>
-/// <param name="Remote">The visitor's address, where known.</param>
+/// <param name="Port">The listened port; of a domain a number above 65535 that stands for it.</param>
+/// <param name="Remote">The visitor's address, where there is one: a stream that carries requests of the proxy's visitors has none.</param>
 /// <param name="Host">The bridge: the host of the target, whose port is <paramref name="Port"/>; null elsewhere.</param>
-public sealed record StreamInfo(string Session, string? Identity, int Port, string? Remote, string? Host = null);
+/// <param name="Domain">What the server's proxy was asked for, as <c>host:port</c>; null where nobody asked a proxy.</param>
+public sealed record StreamInfo(string Session, string? Identity, int Port, string? Remote, string? Host = null, string? Domain = null)
+{
+    /// <summary>At which end of the tunnel.</summary>
+    public TunnelRole Role { get; init; }
+
+    /// <summary>Where its visitors come to, for people.</summary>
+    internal string Place => Domain ?? $"port {Port}";
+}

@@ -134,7 +134,7 @@ internal sealed class PortListenerActor : UntypedActor, IWithTimers
 
     private string Explain(SocketException e) => e.SocketErrorCode switch
     {
-        SocketError.AddressAlreadyInUse => $"port {_port} on {_address} is in use by another program",
+        SocketError.AddressAlreadyInUse => $"port {_port} on {_address} is in use, by another program or by this server itself",
         SocketError.AccessDenied => $"the server may not open port {_port}: ports below 1024 need a privilege",
         SocketError.AddressNotAvailable => $"the server has no address {_address}",
         _ => $"cannot listen on {_address}:{_port}: {e.Message}",

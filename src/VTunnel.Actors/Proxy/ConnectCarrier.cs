@@ -55,8 +55,11 @@ internal sealed class ConnectCarrier(DirectConnector direct, TunnelConnector tun
         await RunAsync(exchange, (endpoint, prefix) => CarryAsync(exchange, stream, endpoint, prefix), stream.Abort).ConfigureAwait(false);
     }
 
-    private Task<VisitorEndpoint> OpenAsync(Exchange exchange, ProxyRoute route, string speaks, CancellationToken cancellationToken) =>
-        tunnels.OpenAsync(route, exchange.Visitor.Remote, new ProxyVisit(exchange.Authority, speaks), cancellationToken);
+    private async Task<VisitorEndpoint> OpenAsync(Exchange exchange, ProxyRoute route, string speaks, CancellationToken cancellationToken)
+    {
+        await exchange.Visitor.AdmitAsync(route, exchange.Authority, speaks).ConfigureAwait(false);
+        return await tunnels.OpenAsync(route, exchange.Visitor.Remote, new ProxyVisit(exchange.Authority, speaks), cancellationToken).ConfigureAwait(false);
+    }
 
     /// <summary>Ends the visitor's TLS here, if it is TLS that he speaks; anything else goes on as it is.</summary>
     private async Task InterceptAsync(TlsInterceptor interceptor, Exchange exchange, ProxyRoute route, StreamEndpoint endpoint, ReadOnlyMemory<byte> prefix)
@@ -71,9 +74,22 @@ internal sealed class ConnectCarrier(DirectConnector direct, TunnelConnector tun
         catch (Exception e) when (e is IOException or AuthenticationException or OperationCanceledException or SocketException or ObjectDisposedException)
         {
             // Nothing can be said to a visitor who expects a TLS server.
-            logger.InterceptionFailed(exchange.Authority, e.Message);
+            logger.InterceptionFailed(exchange.Authority, ReasonOf(e));
             endpoint.Abort();
         }
+    }
+
+    private static string ReasonOf(Exception e)
+    {
+        while (e.InnerException is { } inner)
+            e = inner;
+        var reason = e.Message.TrimEnd('.');
+
+        // TLS has alerts for it: unknown ca, bad certificate, certificate unknown.
+        return reason.Contains("alert", StringComparison.OrdinalIgnoreCase)
+            && (reason.Contains("certificate", StringComparison.OrdinalIgnoreCase) || reason.EndsWith(" ca", StringComparison.OrdinalIgnoreCase))
+            ? $"the visitor does not trust the certificate; it has to trust the authority of --proxy-mitm-ca ({reason})"
+            : reason;
     }
 
     /// <summary>The session's pump moves the bytes, as it does for visitors of a port.</summary>

@@ -33,6 +33,9 @@ internal sealed class Exchange(HttpContext context, ILogger logger)
     /// <summary>A session's name, or <see cref="Direct"/>.</summary>
     public string? Route { get; set; }
 
+    /// <summary>Why there is no answer of the target's.</summary>
+    public string? Problem { get; set; }
+
     /// <summary>The status where the web server does not know it.</summary>
     public int? Status { get; set; }
 
@@ -70,7 +73,8 @@ internal sealed class Exchange(HttpContext context, ILogger logger)
             _received + (_request?.ReadBytes ?? 0),
             _sent + (_response?.WrittenBytes ?? 0),
             (long)Stopwatch.GetElapsedTime(_started).TotalMilliseconds,
-            _remote);
+            _remote,
+            Problem is null ? "" : $": {Problem}");
     }
 
     private static string Printable(string method) => method.Length <= 32 ? method : method[..32];

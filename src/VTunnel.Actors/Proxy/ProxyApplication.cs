@@ -114,6 +114,9 @@ internal sealed class ProxyApplication : IHttpApplication<HttpContext>, IDisposa
             await _requests.SendAsync(exchange, isSecure: false).ConfigureAwait(false);
     }
 
-    private static Task RefuseAsync(Exchange exchange, int status, string reason) =>
-        exchange.Context.Response.HasStarted ? Task.CompletedTask : RequestRelay.RefuseAsync(exchange.Context, status, reason);
+    private static Task RefuseAsync(Exchange exchange, int status, string reason)
+    {
+        exchange.Problem = reason;
+        return exchange.Context.Response.HasStarted ? Task.CompletedTask : RequestRelay.RefuseAsync(exchange.Context, status, reason);
+    }
 }

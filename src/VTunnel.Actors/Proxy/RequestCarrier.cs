@@ -46,6 +46,7 @@ internal sealed class RequestCarrier : IDisposable
             {
                 exchange.Route = route.SessionName;
                 var speaks = route.Answers && isHttp2 ? ProxyVisit.Http2 : ProxyVisit.Http1;
+                await exchange.Visitor.AdmitAsync(route, exchange.Authority, speaks).ConfigureAwait(false);
                 var client = _tunnelClients.For(route, speaks);
                 var scheme = isSecure && route.NeedsTlsFromProxy ? "https" : "http";
                 var (version, policy) = (isHttp2, scheme) switch
@@ -54,7 +55,7 @@ internal sealed class RequestCarrier : IDisposable
                     (true, _) when route.Answers || needsHttp2 => (new Version(2, 0), HttpVersionPolicy.RequestVersionExact),
                     _ => (new Version(1, 1), HttpVersionPolicy.RequestVersionExact),
                 };
-                await _relay.SendAsync(context, client, $"{scheme}://{exchange.Authority}", version, policy, diagnose: () => _routes.Value.IsWaiting(route.SessionName)
+                exchange.Problem = await _relay.SendAsync(context, client, $"{scheme}://{exchange.Authority}", version, policy, diagnose: () => _routes.Value.IsWaiting(route.SessionName)
                     ? new LegFailedException(StatusCodes.Status504GatewayTimeout, $"{exchange.Authority} cannot be reached: the tunnel to it is down")
                     : null).ConfigureAwait(false);
             }
@@ -65,7 +66,7 @@ internal sealed class RequestCarrier : IDisposable
             else
             {
                 exchange.Route = Exchange.Direct;
-                await _relay.SendAsync(
+                exchange.Problem = await _relay.SendAsync(
                     context,
                     _directClient,
                     $"http://{exchange.Authority}",

@@ -1,6 +1,12 @@
+using System.Collections.Concurrent;
 using System.Net;
 using System.Net.Sockets;
+using Akka.Actor;
+using Microsoft.AspNetCore.Http;
 using VTunnel.Endpoints;
+using VTunnel.Extensions;
+using VTunnel.Protocol.Control;
+using VTunnel.Sessions;
 using VTunnel.Web;
 
 namespace VTunnel.Proxy;
@@ -13,6 +19,41 @@ namespace VTunnel.Proxy;
 /// <param name="interceptedPort">Its port.</param>
 internal sealed class Visitor(StreamEndpoint endpoint, WebConnection connection, Socket? socket, string? interceptedHost = null, int interceptedPort = 0)
 {
+    /// <summary>A visitor who asks for more hosts than this is asked about again.</summary>
+    private const int MaxRemembered = 64;
+
+    private readonly ConcurrentDictionary<(ProxyRoute Route, string Host), Task> _admissions = new();
+
+    /// <summary>Asks the session whether this visitor may be carried, once for each host that he asks for.</summary>
+    /// <exception cref="LegFailedException">He may not, or nobody says so.</exception>
+    public Task AdmitAsync(ProxyRoute route, string host, string speaks)
+    {
+        if (!route.IsGuarded)
+            return Task.CompletedTask;
+        if (_admissions.Count >= MaxRemembered)
+            _admissions.Clear();
+        return _admissions.GetOrAdd((route, host), static (about, visitor) => AskAsync(about.Route, about.Host, visitor.Remote, visitor.Speaks), (Remote, Speaks: speaks));
+    }
+
+    private static async Task AskAsync(ProxyRoute route, string host, EndPoint? remote, string speaks)
+    {
+        AuthorizationProtocol.Decision decision;
+        try
+        {
+            // An authoriser has less time than this; only a session that has just ended says nothing.
+            decision = await route.Session.Ask<AuthorizationProtocol.Decision>(
+                new SessionProtocol.AuthorizeVisitor(route.Port, remote?.ToString(), new ProxyVisit(host, speaks)), AuthorizationProtocol.Timeout * 2).ConfigureAwait(false);
+        }
+        catch (AskTimeoutException e)
+        {
+            throw new LegFailedException(StatusCodes.Status504GatewayTimeout, $"{host} cannot be reached: the tunnel to it is down", e);
+        }
+
+        // Why is for the log: it may say more than a stranger should know.
+        if (decision is AuthorizationProtocol.Denied)
+            throw new LegFailedException(StatusCodes.Status403Forbidden, $"{host} may not be reached from here");
+    }
+
     public EndPoint? Remote => endpoint.RemoteEndPoint;
 
     public string? InterceptedHost => interceptedHost;

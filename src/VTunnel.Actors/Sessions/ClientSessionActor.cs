@@ -46,6 +46,8 @@ internal sealed class ClientSessionActor : SessionActor
         _initial = [.. forwards];
     }
 
+    protected override TunnelRole Role => TunnelRole.Client;
+
     public static Props Props(
         SessionContext session, TunnelClientOptions options, IReadOnlyList<ForwardRule> forwards, ITargetDialer dialer) =>
         Akka.Actor.Props.Create(() => new ClientSessionActor(session, options, forwards, dialer));
@@ -199,7 +201,8 @@ internal sealed class ClientSessionActor : SessionActor
             return;
         }
 
-        var info = new StreamInfo(Session.Name, Session.Identity, requested.Request.Port, requested.Request.Remote);
+        var info = new StreamInfo(
+            Session.Name, Session.Identity, requested.Request.Port, requested.Request.Remote, Domain: requested.Request.Visit?.Host) { Role = Role };
         StartStream(
             StreamActor.ForTarget(StreamServices, info, requested.Key, forward.Rule, requested.Request.Visit, _dialer, forward.DomainPort),
             StreamName(requested.Key));

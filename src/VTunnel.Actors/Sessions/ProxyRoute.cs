@@ -9,7 +9,8 @@ namespace VTunnel.Sessions;
 /// <param name="Port">The number to carry visitors to.</param>
 /// <param name="Target">The client's target, where it could be read.</param>
 /// <param name="Answers">Whether the client answers each stream with a line, and takes plain HTTP for any target.</param>
-public sealed record ProxyRoute(IActorRef Session, string SessionName, int Port, ForwardTarget? Target, bool Answers)
+/// <param name="IsGuarded">Whether the session is to be asked about each visitor, by <see cref="SessionProtocol.AuthorizeVisitor"/>.</param>
+public sealed record ProxyRoute(IActorRef Session, string SessionName, int Port, ForwardTarget? Target, bool Answers, bool IsGuarded = false)
 {
     /// <summary>Whether the client adds TLS to whatever it is sent, without being told more.</summary>
     public bool AlwaysAddsTls => !Answers && Target is { Scheme: TargetScheme.Tls };

@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using Akka.Actor;
+using Microsoft.Extensions.Logging;
 using VTunnel.Carriers;
 using VTunnel.Diagnostics;
 using VTunnel.Endpoints;
@@ -93,6 +94,9 @@ internal sealed class ServerSessionActor : SessionActor
             case SessionProtocol.RoutesTaken:
                 OnRoutesTaken();
                 break;
+            case SessionProtocol.AuthorizeVisitor asked:
+                OnAuthorize(asked);
+                break;
             case SessionProtocol.CarryVisitor carry:
                 OnCarry(carry);
                 break;
@@ -169,7 +173,7 @@ internal sealed class ServerSessionActor : SessionActor
         }
 
         if (IsClosing)
-            Refuse(listen.Port, "the server is shutting down");
+            Refuse(listen.Port, "the server is shutting down", listen.Domain);
         else if (listen.Domain is not null)
             ClaimDomain(listen);
         else if (listen.Port is < 1 or > 65535)
@@ -214,7 +218,7 @@ internal sealed class ServerSessionActor : SessionActor
             return;
         port.IsDecidedOn = false;
         if (decided.Decision is AuthorizationProtocol.Denied denied)
-            Deny(decided.Port, denied.Reason);
+            Deny(decided.Port, denied.Reason, port.Domain?.ToString());
         else
             SetTarget(decided.Port, port, decided.LocalAddr);
         TakeRename(decided.Port, port);
@@ -239,17 +243,17 @@ internal sealed class ServerSessionActor : SessionActor
     private void ClaimDomain(Listen listen)
     {
         if (_options.Proxy is null)
-            Refuse(listen.Port, "this server has no proxy that could route a domain; start it with --proxy PORT");
+            Refuse(listen.Port, "this server has no proxy that could route a domain; start it with --proxy PORT", listen.Domain);
         else if (listen.Port <= StreamRequest.MaxTcpPort)
-            Refuse(listen.Port, $"the number of a domain must be above {StreamRequest.MaxTcpPort}, not {listen.Port}");
+            Refuse(listen.Port, $"the number of a domain must be above {StreamRequest.MaxTcpPort}, not {listen.Port}", listen.Domain);
         else if (!HostPattern.TryParse(listen.Domain, out var domain, out var problem))
-            Refuse(listen.Port, problem);
+            Refuse(listen.Port, problem, listen.Domain);
         else if (!_answers)
-            Refuse(listen.Port, $"a client that forwards domains must announce '{SessionWires.ProxyCapability}' first");
+            Refuse(listen.Port, $"a client that forwards domains must announce '{SessionWires.ProxyCapability}' first", listen.Domain);
         else if (_token is { Ports.Count: > 0 })
-            Refuse(listen.Port, $"token '{_token.Name}' may open certain ports only, and no domains");
+            Refuse(listen.Port, $"token '{_token.Name}' may open certain ports only, and no domains", listen.Domain);
         else if (_ports.Count >= _options.MaxListenersPerSession)
-            Refuse(listen.Port, $"the session is at its limit of {_options.MaxListenersPerSession} listened ports");
+            Refuse(listen.Port, $"the session is at its limit of {_options.MaxListenersPerSession} listened ports", listen.Domain);
         else
             Claim(listen, domain);
     }
@@ -319,7 +323,7 @@ internal sealed class ServerSessionActor : SessionActor
         else
             Logger.ListenerUp(Session.Name, _options.ListenAddress.ToString(), number, port.LocalAddr ?? "an unnamed target");
         Confirm(number, port);
-        Context.System.EventStream.Publish(new TunnelEvents.ListenerOpened(Session.Name, number, port.LocalAddr));
+        Context.System.EventStream.Publish(new TunnelEvents.ListenerOpened(Session.Name, number, port.LocalAddr, port.Domain?.ToString()));
         TakeRename(number, port);
     }
 
@@ -344,13 +348,14 @@ internal sealed class ServerSessionActor : SessionActor
             Pump.SendControl(new ListenOk(number));
     }
 
-    private void Refuse(int port, string reason)
+    private void Refuse(int port, string reason, string? domain = null)
     {
-        _ports.Remove(port);
-        Deny(port, reason);
+        if (_ports.Remove(port, out var known))
+            domain = known.Domain?.ToString();
+        Deny(port, reason, domain);
     }
 
-    private void Deny(int port, string reason)
+    private void Deny(int port, string reason, string? domain)
     {
         if (_ports.TryGetValue(port, out var open))
         {
@@ -360,9 +365,9 @@ internal sealed class ServerSessionActor : SessionActor
         }
 
         Pump.SendControl(new ListenErr(port, reason));
-        Context.System.EventStream.Publish(new TunnelEvents.ListenerRefused(Session.Name, port, reason));
+        Context.System.EventStream.Publish(new TunnelEvents.ListenerRefused(Session.Name, port, reason, domain));
         if (++_refusals <= MaxLoggedRefusals)
-            Logger.ListenRefused(Session.Name, port, reason, _refusals == MaxLoggedRefusals ? " (further refusals are not logged)" : "");
+            Logger.ListenRefused(Session.Name, domain is null ? $"listen on port {port}" : $"have the domain {domain}", reason, _refusals == MaxLoggedRefusals ? " (further refusals are not logged)" : "");
     }
 
     /// <summary>Tells what a proxy may send here; nothing where there is no proxy.</summary>
@@ -399,7 +404,7 @@ internal sealed class ServerSessionActor : SessionActor
     {
         var isTls = port.LocalAddr?.StartsWith("tls://", StringComparison.OrdinalIgnoreCase) == true;
         var isTarget = ForwardParser.TryParseTarget(port.LocalAddr, out var target, out _);
-        var route = new ProxyRoute(Self, Session.Name, number, target, _answers);
+        var route = new ProxyRoute(Self, Session.Name, number, target, _answers, Session.Extensions.Authorizer is not null);
         if (port.Domain is { } domain)
         {
             foreach (var each in ForwardRule.PortsOf(domain))
@@ -425,6 +430,24 @@ internal sealed class ServerSessionActor : SessionActor
         }
     }
 
+    private void OnAuthorize(SessionProtocol.AuthorizeVisitor asked)
+    {
+        if (Session.Extensions.Authorizer is { } authorizer)
+            _ = DecideAsync(authorizer, InfoOf(asked.Port, asked.Remote, asked.Visit), Logger).PipeTo(Sender);
+        else
+            Sender.Tell(AuthorizationProtocol.Allowed.Instance);
+
+        static async Task<AuthorizationProtocol.Decision> DecideAsync(IActorRef authorizer, StreamInfo info, ILogger logger)
+        {
+            var decision = await AuthorizationProtocol.DecideAsync(authorizer, new AuthorizationProtocol.AuthorizeConnect(info)).ConfigureAwait(false);
+            if (decision is AuthorizationProtocol.Denied denied)
+                logger.StreamDenied(info.Session, info.Place, info.Remote ?? "unknown", denied.Reason);
+            return decision;
+        }
+    }
+
+    private StreamInfo InfoOf(int port, string? remote, ProxyVisit visit) => new(Session.Name, Session.Identity, port, remote, Domain: visit.Host);
+
     private void OnCarry(SessionProtocol.CarryVisitor carry)
     {
         if (IsClosing || StreamCount >= _options.MaxStreamsPerSession || !_ports.TryGetValue(carry.Port, out var port) || !port.IsOpen)
@@ -433,8 +456,8 @@ internal sealed class ServerSessionActor : SessionActor
             return;
         }
 
-        var info = new StreamInfo(Session.Name, Session.Identity, carry.Port, carry.Remote);
-        StartStream(StreamActor.ForVisitor(StreamServices, info, carry.Endpoint, _answers ? carry.Visit : null));
+        var info = InfoOf(carry.Port, carry.Remote, carry.Visit);
+        StartStream(StreamActor.ForProxied(StreamServices, info, carry.Endpoint, _answers ? carry.Visit : null));
     }
 
     protected override void OnCarrierUp(LinkEvents.CarrierUp up)
@@ -499,7 +522,7 @@ internal sealed class ServerSessionActor : SessionActor
             Logger.DomainDown(Session.Name, domain.ToString());
         else
             Logger.ListenerDown(Session.Name, number);
-        Context.System.EventStream.Publish(new TunnelEvents.ListenerClosed(Session.Name, number));
+        Context.System.EventStream.Publish(new TunnelEvents.ListenerClosed(Session.Name, number, port.Domain?.ToString()));
     }
 
     protected override void PostStop()

@@ -87,12 +87,18 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
         StreamServices = new StreamServices(
             Pump, Session.Extensions, Session.Metrics, Logger, StreamMailbox.IsKnownTo(Context.System) ? StreamMailbox.Id : null);
         Session.Metrics.SessionStarted();
-        Logger.SessionUp(Session.Name, Session.Wire.RemoteName, Session.Wire.Protocol, Session.Identity ?? "none");
+        
+        // A client does not know what its token is called.
+        Logger.SessionUp(
+            Session.Name, Session.Wire.RemoteName, Session.Wire.Protocol, Role == TunnelRole.Client ? "" : $", identity {Session.Identity ?? "none"}");
         Context.System.EventStream.Publish(new TunnelEvents.SessionStarted(
-            Session.Name, Session.Wire.RemoteName, Session.Identity, Session.Wire.Protocol));
+            Session.Name, Session.Wire.RemoteName, Session.Identity, Session.Wire.Protocol) { Role = Role });
         if (_idleTimeout > TimeSpan.Zero)
             Timers.StartPeriodicTimer("keep-alive", KeepAliveTick.Instance, _idleTimeout / KeepAliveTicks);
     }
+
+    /// <summary>Which end of the tunnel this is.</summary>
+    protected virtual TunnelRole Role => TunnelRole.Server;
 
     protected abstract void OnControl(ControlMessage message);
 
@@ -273,7 +279,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     {
         Session.Metrics.SessionEnded();
         Logger.SessionDown(Session.Name, Age, reason);
-        Context.System.EventStream.Publish(new TunnelEvents.SessionEnded(Session.Name, Session.Wire.RemoteName, reason, Age));
+        Context.System.EventStream.Publish(new TunnelEvents.SessionEnded(Session.Name, Session.Wire.RemoteName, reason, Age) { Role = Role });
     }
 
     protected override void PostStop()

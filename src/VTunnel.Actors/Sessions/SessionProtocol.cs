@@ -1,6 +1,7 @@
 using Akka.Actor;
 using VTunnel.Carriers;
 using VTunnel.Endpoints;
+using VTunnel.Extensions;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Link;
 using VTunnel.Protocol.Multiplexing;
@@ -75,9 +76,15 @@ public static class SessionProtocol
         public static readonly RoutesTaken Instance = new();
     }
 
-    /// <summary>To a server's session, by a proxy: carry this visitor. The session owns the endpoint; one that cannot be carried is aborted.</summary>
+    /// <summary>To a server's session, by a proxy: may this visitor be carried? Answered with an <see cref="AuthorizationProtocol.Decision"/>.</summary>
     /// <param name="Port">From the route.</param>
     /// <param name="Remote">The visitor's address.</param>
+    /// <param name="Visit">What he asked for.</param>
+    public sealed record AuthorizeVisitor(int Port, string? Remote, ProxyVisit Visit);
+
+    /// <summary>To a server's session, by a proxy that has asked whether it may: carry this visitor. The session owns the endpoint; one that cannot be carried is aborted.</summary>
+    /// <param name="Port">From the route.</param>
+    /// <param name="Remote">The visitor's address; null where the stream is for the requests of many.</param>
     /// <param name="Visit">What he asked for.</param>
     /// <param name="Endpoint">The visitor. Where the route answers, the first line that it is sent is a <see cref="StreamAnswer"/>.</param>
     public sealed record CarryVisitor(int Port, string? Remote, ProxyVisit Visit, StreamEndpoint Endpoint) : IDisposable

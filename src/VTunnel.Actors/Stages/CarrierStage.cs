@@ -303,7 +303,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             if (_closing)
                 Stop();
             else
-                FailStage(new SessionProtocolException(SessionError.ConnectionLost, $"the connection was lost: {e.Message}", e));
+                FailStage(new SessionProtocolException(SessionError.ConnectionLost, $"the connection was lost: {e.Message.TrimEnd('.')}", e));
         }
 
         public override void PostStop()

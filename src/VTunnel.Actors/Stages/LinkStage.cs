@@ -652,7 +652,7 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             ReleaseBuffer(attached);
         }
 
-        private void Detach(Attached attached, Exception e) => Detach(attached, $"the connection was lost: {e.Message}");
+        private void Detach(Attached attached, Exception e) => Detach(attached, $"the connection was lost: {e.Message.TrimEnd('.')}");
 
         private void Detach(Attached attached, string reason)
         {

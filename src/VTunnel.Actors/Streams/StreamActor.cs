@@ -57,15 +57,17 @@ internal sealed class StreamActor : UntypedActor
     private CancellationTokenSource? _dialing;
     private StreamEndpoint? _endpoint;
     private StreamKey? _key;
+    private readonly bool _isAuthorized;
     private bool _handedOver;
     private bool _started;
     private bool _ended;
 
     private StreamActor(
         StreamServices services, StreamInfo info, StreamEndpoint? visitor, StreamKey? key, ForwardTarget? target, ITargetDialer? dialer,
-        ProxyVisit? visit, IReadOnlyList<InjectedHeader> headers, int? domainPort)
+        ProxyVisit? visit, IReadOnlyList<InjectedHeader> headers, int? domainPort, bool isAuthorized)
     {
         _visit = visit;
+        _isAuthorized = isAuthorized;
         _headers = headers;
         _domainPort = domainPort;
         _services = services;
@@ -81,8 +83,12 @@ internal sealed class StreamActor : UntypedActor
     private ILogger Logger => _services.Logger;
 
     /// <summary>A stream that begins with a visitor here.</summary>
-    public static Props ForVisitor(StreamServices services, StreamInfo info, StreamEndpoint visitor, ProxyVisit? visit = null) =>
-        PropsFor(new Producer(services, info, visitor, null, null, visit, null, null));
+    public static Props ForVisitor(StreamServices services, StreamInfo info, StreamEndpoint visitor) =>
+        PropsFor(new Producer(services, info, visitor, null, null, null, null, null));
+
+    /// <summary>A stream that begins with visitors of the proxy, who were asked about before.</summary>
+    public static Props ForProxied(StreamServices services, StreamInfo info, StreamEndpoint visitor, ProxyVisit? visit) =>
+        PropsFor(new Producer(services, info, visitor, null, null, visit, null, null, isAuthorized: true));
 
     /// <summary>A stream that the peer opened, to a target here; <see cref="TargetRequest"/> explains the port.</summary>
     public static Props ForTarget(StreamServices services, StreamInfo info, StreamKey key, ForwardRule rule, ProxyVisit? visit, ITargetDialer dialer, int? domainPort = null) =>
@@ -96,14 +102,15 @@ internal sealed class StreamActor : UntypedActor
 
     /// <summary>There is one of these actors per connection: taking an expression apart costs 20 µs and 1.5 KB, this 0.3 µs.</summary>
     private sealed class Producer(
-        StreamServices services, StreamInfo info, StreamEndpoint? visitor, StreamKey? key, ForwardRule? rule, ProxyVisit? visit, ITargetDialer? dialer, int? domainPort)
+        StreamServices services, StreamInfo info, StreamEndpoint? visitor, StreamKey? key, ForwardRule? rule, ProxyVisit? visit, ITargetDialer? dialer, int? domainPort,
+        bool isAuthorized = false)
         : IIndirectActorProducer
     {
         public StreamServices Services => services;
 
         public Type ActorType => typeof(StreamActor);
 
-        public ActorBase Produce() => new StreamActor(services, info, visitor, key, rule?.Target, dialer, visit, rule?.Headers ?? [], domainPort);
+        public ActorBase Produce() => new StreamActor(services, info, visitor, key, rule?.Target, dialer, visit, rule?.Headers ?? [], domainPort, isAuthorized);
 
         public void Release(ActorBase actor)
         {
@@ -120,7 +127,7 @@ internal sealed class StreamActor : UntypedActor
 
     protected override void PreStart()
     {
-        if (_services.Extensions.Authorizer is { } authorizer)
+        if (!_isAuthorized && _services.Extensions.Authorizer is { } authorizer)
             _ = AuthorizationProtocol.DecideAsync(authorizer, new AuthorizationProtocol.AuthorizeConnect(_info)).PipeTo(Self);
         else
             Begin();
@@ -134,7 +141,7 @@ internal sealed class StreamActor : UntypedActor
                 Begin();
                 break;
             case AuthorizationProtocol.Denied denied:
-                Logger.StreamDenied(_info.Session, _info.Port, _info.Remote ?? "unknown", denied.Reason);
+                Logger.StreamDenied(_info.Session, _info.Place, _info.Remote ?? "unknown", denied.Reason);
                 Context.Stop(Self);
                 break;
             case Dialled dialled:
@@ -213,7 +220,7 @@ internal sealed class StreamActor : UntypedActor
         }
         catch (Exception e)
         {
-            Logger.MiddlewareFailed(e, _info.Session, _info.Port);
+            Logger.MiddlewareFailed(e, _info.Session, _info.Place);
             Context.Stop(Self);
             return;
         }
@@ -237,8 +244,9 @@ internal sealed class StreamActor : UntypedActor
         _started = true;
         var id = _key!.Value.Id;
         _services.Metrics.StreamStarted();
-        Logger.StreamUp(_info.Session, id, _info.Port, _info.Remote ?? "unknown");
-        Context.System.EventStream.Publish(new TunnelEvents.StreamStarted(_info.Session, id, _info.Port, _info.Remote, _info.Identity, _info.Host));
+        Logger.StreamUp(_info.Session, id, _info.Place, _info.Remote ?? "unknown");
+        Context.System.EventStream.Publish(new TunnelEvents.StreamStarted(
+            _info.Session, id, _info.Port, _info.Remote, _info.Identity, _info.Host, _info.Domain) { Role = _info.Role });
     }
 
     private void OnEnded(PumpEvents.StreamEnded ended)
@@ -256,7 +264,7 @@ internal sealed class StreamActor : UntypedActor
         _services.Metrics.StreamEnded(end);
         Logger.StreamDown(_info.Session, id, end, bytesIn, bytesOut);
         Context.System.EventStream.Publish(new TunnelEvents.StreamFinished(
-            _info.Session, id, _info.Port, end, bytesIn, bytesOut, Stopwatch.GetElapsedTime(_created), _info.Identity, _info.Host));
+            _info.Session, id, _info.Port, end, bytesIn, bytesOut, Stopwatch.GetElapsedTime(_created), _info.Identity, _info.Host, _info.Domain) { Role = _info.Role });
     }
 
     protected override void PostStop()

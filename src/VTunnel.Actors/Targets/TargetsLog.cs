@@ -17,4 +17,7 @@ internal static partial class TargetsLog
 
     [LoggerMessage(6003, LogLevel.Information, "Target {Target} of port {Port} of a domain refused: {Reason}")]
     public static partial void TargetRefused(ILogger logger, ForwardTarget target, int port, string reason);
+
+    [LoggerMessage(6004, LogLevel.Information, "Target {Target} gave a request no answer: {Reason}")]
+    public static partial void RequestFailed(ILogger logger, ForwardTarget target, string reason);
 }

@@ -86,20 +86,22 @@ internal sealed class RequestRelay : IDisposable
     /// <param name="policy">Whether a lower one will do.</param>
     /// <param name="headers">Headers in place of those of the same names.</param>
     /// <param name="diagnose">Asked why a connection that existed gave no answer; null if nothing more is known.</param>
-    public async Task SendAsync(
+    /// <param name="leg">What stands before the reason where the connection could not be made.</param>
+    /// <returns>Why there was no answer of the target's; null if there was one.</returns>
+    public async Task<string?> SendAsync(
         HttpContext context,
         HttpMessageInvoker client,
         string destination,
         Version version,
         HttpVersionPolicy policy,
         IReadOnlyList<(string Name, string Value)>? headers = null,
-        Func<LegFailedException?>? diagnose = null)
+        Func<LegFailedException?>? diagnose = null,
+        string? leg = null)
     {
         var raw = context.Features.GetRequiredFeature<IHttpRequestFeature>().RawTarget;
         if (!Uri.TryCreate(destination + PathAndQueryOf(raw), new UriCreationOptions { DangerousDisablePathAndQueryCanonicalization = true }, out var uri))
         {
-            await RefuseAsync(context, StatusCodes.Status400BadRequest, "the URL of the request cannot be understood").ConfigureAwait(false);
-            return;
+            return await SayAsync(StatusCodes.Status400BadRequest, "the URL of the request cannot be understood").ConfigureAwait(false);
         }
 
         var config = new ForwarderRequestConfig { ActivityTimeout = Timeout.InfiniteTimeSpan, Version = version, VersionPolicy = policy };
@@ -107,15 +109,24 @@ internal sealed class RequestRelay : IDisposable
         if (error is ForwarderError.None && context.Features.Get<ChunkedAnswer>() is { } answer)
             await answer.EndAsync().ConfigureAwait(false);
         if (error is ForwarderError.None || context.Response.HasStarted || context.RequestAborted.IsCancellationRequested)
-            return;
+            return null;
 
         var cause = context.GetForwarderErrorFeature()?.Exception;
         if ((LegFailedException.Find(cause) ?? diagnose?.Invoke()) is { } failure)
-            await RefuseAsync(context, failure.Status, failure.Message).ConfigureAwait(false);
-        else if (context.Response.StatusCode == StatusCodes.Status400BadRequest)
-            await RefuseAsync(context, StatusCodes.Status400BadRequest, "the request cannot be understood, or its body broke off").ConfigureAwait(false);
-        else
-            await RefuseAsync(context, StatusCodes.Status502BadGateway, $"{uri.Authority} was reached, but gave no proper answer: {ReasonOf(cause)}").ConfigureAwait(false);
+            return await SayAsync(failure.Status, leg is null ? failure.Message : $"{leg}: {failure.Message}").ConfigureAwait(false);
+        if (context.Response.StatusCode == StatusCodes.Status400BadRequest)
+            return await SayAsync(StatusCodes.Status400BadRequest, "the request cannot be understood, or its body broke off").ConfigureAwait(false);
+        return await SayAsync(
+            StatusCodes.Status502BadGateway,
+            IsTlsFailure(cause)
+                ? $"{uri.Authority} cannot be reached: TLS with it failed: {ReasonOf(cause)}"
+                : $"{uri.Authority} was reached, but gave no proper answer: {ReasonOf(cause)}").ConfigureAwait(false);
+
+        async Task<string> SayAsync(int status, string reason)
+        {
+            await RefuseAsync(context, status, reason).ConfigureAwait(false);
+            return reason;
+        }
     }
 
     /// <summary>Answers with a line for people. After a request that cannot be understood, nothing that follows it can be: its connection ends.</summary>
@@ -130,6 +141,17 @@ internal sealed class RequestRelay : IDisposable
         context.Response.ContentLength = body.Length;
         if (!HttpMethods.IsHead(context.Request.Method))
             await context.Response.Body.WriteAsync(body, context.RequestAborted).ConfigureAwait(false);
+    }
+
+    private static bool IsTlsFailure(Exception? e)
+    {
+        for (; e is not null; e = e.InnerException)
+        {
+            if (e is HttpRequestException { HttpRequestError: HttpRequestError.SecureConnectionError })
+                return true;
+        }
+
+        return false;
     }
 
     private static string ReasonOf(Exception? e)

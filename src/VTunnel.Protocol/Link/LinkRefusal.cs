@@ -36,7 +36,7 @@ public enum LinkRefusalCode
 public sealed record LinkRefusal(LinkRefusalCode Code, string Text)
 {
     /// <summary>The one answer to an unknown id, an ended link and a wrong proof.</summary>
-    public static LinkRefusal UnknownLink { get; } = new(LinkRefusalCode.UnknownLink, "no such link, or the proof for it is wrong");
+    public static LinkRefusal UnknownLink { get; } = new(LinkRefusalCode.UnknownLink, "no such session here (any more), or the proof for it is wrong");
 
     /// <summary>Whether another carrier may succeed; otherwise the link is over for whoever is refused.</summary>
     public bool IsTemporary => Code is LinkRefusalCode.Stale or LinkRefusalCode.Unavailable;

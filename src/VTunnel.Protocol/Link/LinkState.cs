@@ -708,7 +708,7 @@ public sealed class LinkState
         else if (_resumeWindow == TimeSpan.Zero)
             End(LinkEnd.CarrierLost, loss == CarrierLoss.KeepAliveTimeout ? SessionError.KeepAliveTimeout : SessionError.ConnectionLost, "the carrier was lost and resuming is disabled");
         else
-            End(LinkEnd.ResumeWindowExpired, SessionError.ConnectionLost, $"no carrier for longer than the resume window of {_resumeWindow}");
+            End(LinkEnd.ResumeWindowExpired, SessionError.ConnectionLost, $"no connection for longer than the resume window of {_resumeWindow.TotalSeconds:0.###} s");
     }
 
     private void End(LinkEnd end, SessionError code, string text, ByteSlice last = default)

@@ -77,7 +77,7 @@ public sealed class PortListenerActorTests : VirtualTimeKit
         _parent.ExpectNoMsg(TimeSpan.Zero);
         Time.Advance(TimeSpan.FromMilliseconds(800));
         var failed = _parent.ExpectMsg<ListenerProtocol.ListenFailed>();
-        Assert.Equal((port, $"port {port} on 127.0.0.1 is in use by another program"), (failed.Port, failed.Reason));
+        Assert.Equal((port, $"port {port} on 127.0.0.1 is in use, by another program or by this server itself"), (failed.Port, failed.Reason));
         _parent.ExpectMsg<ParentActor.ChildGone>();
     }
 

@@ -142,7 +142,7 @@ public sealed class ServerSessionActorTests : VirtualTimeKit
         var session = Start(new TunnelServerOptions { ListenRetryTimeout = TimeSpan.Zero });
         session.Tell(Listen(port));
         Grant(session, port);
-        Assert.Contains("in use by another program", ExpectRefusal(port), StringComparison.Ordinal);
+        Assert.Contains("is in use, by another program", ExpectRefusal(port), StringComparison.Ordinal);
         Assert.Equal(port, _parent.ExpectMsg<SessionProtocol.ReleasePort>().Port);
 
         // Asked for again at once, while the last listener may still be stopping.

@@ -62,7 +62,7 @@ public sealed class ListenTests
 
         var answer = await peer.ReceiveAsync();
         Assert.Equal(("listen_err", port), (answer.Type, answer.Port));
-        Assert.Contains("in use by another program", answer.Error, StringComparison.Ordinal);
+        Assert.Contains("is in use, by another program", answer.Error, StringComparison.Ordinal);
         await peer.ExpectPongAsync();
     }
 

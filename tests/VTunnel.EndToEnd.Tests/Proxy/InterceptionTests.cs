@@ -149,6 +149,17 @@ public sealed class InterceptionTests : IAsyncLifetime, IDisposable
     }
 
     [Fact]
+    public async Task A_visitor_who_does_not_trust_the_authority_is_told_of_in_the_log()
+    {
+        await using var pair = await StartAsync(ForwardRule.Parse("api.test=127.0.0.1:1"));
+
+        Assert.NotEqual(0, (await pair.TryCurlAsync("https://api.test/")).ExitCode);
+
+        await pair.Host.Log.Lines.WaitForAsync(
+            "The visitor's TLS to api.test:443 could not be ended by the proxy: the visitor does not trust the certificate; it has to trust the authority of --proxy-mitm-ca");
+    }
+
+    [Fact]
     public async Task A_target_whose_certificate_is_not_trusted_is_a_failed_leg()
     {
         using var others = new TestCertificates();
@@ -156,7 +167,7 @@ public sealed class InterceptionTests : IAsyncLifetime, IDisposable
         await using var site = await StartSiteAsync(certificate);
         await using var pair = await StartAsync(ForwardRule.Parse($"api.test=tls://localhost:{site.Port}"));
         var answer = await pair.CurlAsync("--cacert", Trusted, "-w", " %{http_code}", "https://api.test/");
-        Assert.Contains("the target's certificate was refused", answer, StringComparison.Ordinal);
+        Assert.Contains($"localhost:{site.Port} cannot be reached: TLS with it failed: the target's certificate was refused", answer, StringComparison.Ordinal);
         Assert.EndsWith(" 502", answer, StringComparison.Ordinal);
     }
 

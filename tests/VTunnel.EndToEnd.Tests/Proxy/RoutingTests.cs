@@ -88,7 +88,10 @@ public sealed class RoutingTests
         await ExpectAsync("502", "cannot reach direct.test:1: connection refused", "http://direct.test:1/");
         await ExpectAsync("403", "127.0.0.1:1 is this machine itself", "http://127.0.0.1:1/");
         await ExpectAsync("403", "169.254.169.254:80 is a link-local address", "http://169.254.169.254/latest/meta-data/");
-        Assert.Contains("behind the tunnel: cannot reach tls://127.0.0.1:1: connection refused", await pair.CurlAsync("http://tls.test/"), StringComparison.Ordinal);
+        Assert.Equal("vtunnel: tls.test:80, behind the tunnel: cannot reach tls://127.0.0.1:1: connection refused\n", await pair.CurlAsync("http://tls.test/"));
+        await pair.Host.Log.Lines.WaitForAsync("Target tls://127.0.0.1:1 gave a request no answer: tls.test:80, behind the tunnel: cannot reach tls://127.0.0.1:1: connection refused");
+        await pair.Host.Log.Lines.WaitForAsync(
+            line => line.Contains("GET nobody.invalid:80, direct: 502", StringComparison.Ordinal) && line.EndsWith(": the name 'nobody.invalid' was not found", StringComparison.Ordinal), "why");
         Assert.Contains("this is an HTTP proxy", (await Tools.RunAsync("curl", ["-sS", pair.Url])).StandardOutput, StringComparison.Ordinal);
     }
 

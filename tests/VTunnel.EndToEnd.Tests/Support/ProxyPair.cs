@@ -3,6 +3,7 @@ using System.Net.Security;
 using System.Net.Sockets;
 using System.Text;
 using CliWrap.Buffered;
+using Microsoft.AspNetCore.Builder;
 using VTunnel.Hosting;
 using VTunnel.Options;
 using VTunnel.Routing;
@@ -33,12 +34,14 @@ internal sealed class ProxyPair : IAsyncDisposable
     /// <param name="client">Changes the client's options.</param>
     /// <param name="protocol">What the client offers.</param>
     /// <param name="server">Changes the server's options.</param>
+    /// <param name="extend">Adds to the server's host.</param>
     public static async Task<ProxyPair> StartAsync(
         string[] forwards,
         Action<ProxyOptions>? proxy = null,
         Action<TunnelClientOptions>? client = null,
         ProtocolPreference protocol = ProtocolPreference.V2,
-        Action<TunnelServerOptions>? server = null)
+        Action<TunnelServerOptions>? server = null,
+        Action<WebApplicationBuilder>? extend = null)
     {
         var options = new ProxyOptions { Addresses = [new HostAddress("direct.test", IPAddress.Loopback)] };
         proxy?.Invoke(options);
@@ -46,7 +49,7 @@ internal sealed class ProxyPair : IAsyncDisposable
         {
             all.Proxy = options;
             server?.Invoke(all);
-        });
+        }, extend: extend);
         var pair = new ProxyPair(host, await host.ConnectAsync(all =>
         {
             all.Protocol = protocol;

@@ -45,7 +45,7 @@ public sealed class TunnelHost : IAsyncDisposable
     /// <summary>Of the connections that clients make.</summary>
     public KestrelHeartbeat Heartbeat { get; }
 
-    public static async Task<TunnelHost> StartAsync(Action<TunnelServerOptions>? server = null, Action<KestrelServerOptions>? kestrel = null)
+    public static async Task<TunnelHost> StartAsync(Action<TunnelServerOptions>? server = null, Action<KestrelServerOptions>? kestrel = null, Action<WebApplicationBuilder>? extend = null)
     {
         var log = new CapturedLog();
         var heartbeat = new KestrelHeartbeat();
@@ -58,6 +58,7 @@ public sealed class TunnelHost : IAsyncDisposable
             kestrel?.Invoke(options);
         });
         builder.AddVTunnelServer(server);
+        extend?.Invoke(builder);
         var app = builder.Build();
         app.MapVTunnel("/tunnel");
         await app.StartAsync();
@@ -118,7 +119,7 @@ public sealed class TunnelPair : IAsyncDisposable
     public TunnelClient Client { get; }
 
     public static async Task<TunnelPair> StartAsync(
-        Action<TunnelServerOptions>? server = null, Action<TunnelClientOptions>? client = null, Action<KestrelServerOptions>? kestrel = null)
+        Action<TunnelServerOptions>? server = null, Action<TunnelClientOptions>? client = null, Action<KestrelServerOptions>? kestrel = null, Action<WebApplicationBuilder>? extend = null)
     {
         var host = await TunnelHost.StartAsync(server, kestrel);
         return new TunnelPair(host, await host.ConnectAsync(client));

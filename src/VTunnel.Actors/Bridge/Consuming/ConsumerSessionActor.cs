@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using Akka.Actor;
+using VTunnel.Diagnostics;
 using VTunnel.Bridge.Publishing;
 using VTunnel.Endpoints;
 using VTunnel.Extensions;
@@ -53,6 +54,8 @@ internal sealed class ConsumerSessionActor : SessionActor
 
     public static Props Props(SessionContext session, BridgeSessionOptions options, TrafficMeter traffic) =>
         Akka.Actor.Props.Create(() => new ConsumerSessionActor(session, options, traffic));
+
+    protected override TunnelRole Role => TunnelRole.Client;
 
     protected override void OnCarrierUp(LinkEvents.CarrierUp up)
     {
@@ -111,7 +114,7 @@ internal sealed class ConsumerSessionActor : SessionActor
             return;
         }
 
-        var info = new StreamInfo(Session.Name, null, visitor.Grant.Port, endpoint.RemoteEndPoint?.ToString(), visitor.Grant.Host);
+        var info = new StreamInfo(Session.Name, null, visitor.Grant.Port, endpoint.RemoteEndPoint?.ToString(), visitor.Grant.Host) { Role = Role };
         StartStream(StreamActor.ForVisitor(StreamServices, info, endpoint));
     }
 

@@ -21,6 +21,7 @@ internal sealed class HttpTargets : IHttpApplication<HttpContext>, IAsyncDisposa
 
     private readonly Lock _gate = new();
     private readonly ILoggerFactory _loggerFactory;
+    private readonly ILogger _logger;
     private readonly TlsTrust _trust;
     private readonly Func<ForwardTarget, CancellationToken, Task<Socket>> _connect;
     private readonly RequestRelay _relay = new();
@@ -36,6 +37,7 @@ internal sealed class HttpTargets : IHttpApplication<HttpContext>, IAsyncDisposa
         _connect = connect;
         _trust = trust;
         _loggerFactory = loggerFactory;
+        _logger = loggerFactory.CreateLogger("VTunnel.Targets");
     }
 
     /// <summary>Whether a visitor's stream has to be read as HTTP.</summary>
@@ -115,13 +117,18 @@ internal sealed class HttpTargets : IHttpApplication<HttpContext>, IAsyncDisposa
             authority = (target with { Host = target.Host.TrimEnd('.') }).Authority;
         var isHttp2 = RequestRelay.MayGoAsHttp2(context.Request);
         var isGrpc = isHttp2 && RequestRelay.IsGrpc(context.Request);
-        await _relay.SendAsync(
+        var failure = await _relay.SendAsync(
             context,
             ClientFor(target),
             $"{(tls ? "https" : "http")}://{authority}",
             isHttp2 && (tls || isGrpc) ? new Version(2, 0) : new Version(1, 1),
             isHttp2 && tls && !isGrpc ? HttpVersionPolicy.RequestVersionOrLower : HttpVersionPolicy.RequestVersionExact,
-            [.. headers]).ConfigureAwait(false);
+            [.. headers],
+
+            // What the visitor asked for is the only name that he knows.
+            leg: request.Visit is { Host: { Length: > 0 } asked } ? $"{asked}, behind the tunnel" : "behind the tunnel").ConfigureAwait(false);
+        if (failure is not null)
+            TargetsLog.RequestFailed(_logger, target, failure);
     }
 
     public async ValueTask DisposeAsync()
@@ -171,7 +178,7 @@ internal sealed class HttpTargets : IHttpApplication<HttpContext>, IAsyncDisposa
         }
         catch (TargetException e)
         {
-            throw new LegFailedException(StatusCodes.Status502BadGateway, $"behind the tunnel: {e.Message}", e);
+            throw new LegFailedException(StatusCodes.Status502BadGateway, e.Message, e);
         }
     }
 
