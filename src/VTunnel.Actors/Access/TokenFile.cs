@@ -43,7 +43,13 @@ public static class TokenFile
     /// Whoever reads meanwhile sees the old file or the new one, and nothing in between.
     /// </summary>
     /// <exception cref="TokenFileException">The file cannot be used, or has a token of that name already.</exception>
-    public static void Add(string path, AccessToken token)
+    public static void Add(string path, AccessToken token) => Add(path, token, static () => { });
+
+    /// <summary>Adds <paramref name="token"/> to <paramref name="path"/>, unless what comes before fails: then the file is as it was.</summary>
+    /// <param name="path">As above.</param>
+    /// <param name="token">As above.</param>
+    /// <param name="before">Called when nothing but the renaming of a file is left to do.</param>
+    internal static void Add(string path, AccessToken token, Action before)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         ArgumentNullException.ThrowIfNull(token);
@@ -52,7 +58,7 @@ public static class TokenFile
             // A link stays a link: what it leads to is replaced.
             if (new FileInfo(path).LinkTarget is not null)
                 path = File.ResolveLinkTarget(path, returnFinalTarget: true)!.FullName;
-            Replace(path, token);
+            Replace(path, token, before);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or NotSupportedException)
         {
@@ -67,7 +73,7 @@ public static class TokenFile
         return Render(writer => WriteEntry(writer, token));
     }
 
-    private static void Replace(string path, AccessToken token)
+    private static void Replace(string path, AccessToken token, Action before)
     {
         // The new file is the lock at the same time: two that add at once would otherwise lose one of the entries.
         var next = path + ".new";
@@ -99,6 +105,7 @@ public static class TokenFile
                 file.Flush(flushToDisk: true);
             }
 
+            before();
             File.Move(next, path, overwrite: true);
         }
         catch
