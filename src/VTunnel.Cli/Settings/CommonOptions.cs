@@ -13,7 +13,7 @@ internal static class CommonOptions
         Property = nameof(Protocol),
     };
 
-    public static readonly OptionSpec DrainTimeout = new("drain-timeout", "DURATION", "How long open connections may take to finish after Ctrl-C or SIGTERM.")
+    public static readonly OptionSpec DrainTimeout = new("drain-timeout", "DURATION", "How long open connections may take to finish after Ctrl-C, SIGTERM or SIGHUP.")
     {
         Default = "5s",
         Property = nameof(TunnelServerOptions.DrainTimeout),
