@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.CommandLine.Completions;
 using System.CommandLine.Help;
 using System.CommandLine.Parsing;
 
@@ -24,6 +25,8 @@ internal sealed class CommandTree
         foreach (var option in _root.Options.Where(option => option is HelpOption or VersionOption).ToList())
             _root.Options.Remove(option);
         _root.Options.Add(new Option<bool>("--version", "-version") { Description = "Show the version.", Action = new VersionWriter() });
+        var suggest = _root.Directives.OfType<SuggestDirective>().Single();
+        suggest.Action = new CompletionWriter(root, suggest);
         Fill(_root, root, root.Name);
     }
 
