@@ -34,7 +34,7 @@ public static class TokenFile
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or NotSupportedException)
         {
-            throw new TokenFileException(path, [OptionRules.FileProblem(e)]);
+            throw new TokenFileException(path, [Directory.Exists(path) ? "this is a folder; a file is needed" : ReadProblem(e)]);
         }
     }
 
@@ -62,9 +62,20 @@ public static class TokenFile
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or NotSupportedException)
         {
-            throw new TokenFileException(path, [$"the file cannot be written: {e.Message}"]);
+            throw new TokenFileException(path, [WriteProblem(e)]);
         }
     }
+
+    private static string ReadProblem(Exception error) =>
+        error is UnauthorizedAccessException ? "the file cannot be read: permission denied" : OptionRules.FileProblem(error);
+
+    /// <summary>The system's words name the file that is made first, which whoever reads them has never heard of.</summary>
+    private static string WriteProblem(Exception error) => error switch
+    {
+        DirectoryNotFoundException => "the file cannot be written: there is no such folder",
+        UnauthorizedAccessException => "the file cannot be written: permission denied",
+        _ => $"the file cannot be written: {error.Message}",
+    };
 
     /// <summary>The entry as it stands in a file.</summary>
     public static string Format(AccessToken token)

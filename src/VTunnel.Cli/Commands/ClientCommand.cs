@@ -236,7 +236,7 @@ internal static partial class ClientCommand
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
         {
-            settings.Fault(TokenFromFile, path, OptionRules.FileProblem(e));
+            settings.Fault(TokenFromFile, path, FileProblems.Of(path, e));
         }
 
         return null;

@@ -2,7 +2,6 @@ using VTunnel.Cli.Commands;
 using System.Text.Json;
 using Microsoft.Extensions.Configuration;
 using VTunnel.Cli.Syntax;
-using VTunnel.Options;
 using YamlDotNet.Core;
 
 namespace VTunnel.Cli.Settings;
@@ -57,7 +56,7 @@ internal static class ConfigFile
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
         {
-            problem = OptionRules.FileProblem(e);
+            problem = FileProblems.Of(path, e);
         }
         catch (JsonException e)
         {
