@@ -133,7 +133,7 @@ internal static partial class ClientCommand
         {
             Server = settings.OneOrNull<Uri>(Server, ValueParsers.ServerUrl),
             Forwards = ReadForwards(settings),
-            Headers = settings.Many<KeyValuePair<string, string>>(ServerHeader, ValueParsers.Header),
+            Headers = settings.Many<KeyValuePair<string, string>>(ServerHeader, ValueParsers.ServerHeader),
             Token = ReadToken(settings),
             Protocol = settings.One(CommonOptions.Protocol, ValueParsers.Protocol, defaults.Protocol),
             PingInterval = settings.One(PingInterval, ValueParsers.Duration, defaults.PingInterval),
@@ -174,44 +174,51 @@ internal static partial class ClientCommand
         var placed = settings.Placed(Forward);
         if (headers.Any(header => placed.All(forward => forward.Place > header.Place)) && settings.SourceOf(Forward) == SettingSource.CommandLine)
             settings.Fault(Header, null, "a header belongs to the forward before it; there is none before this one");
+        var read = headers.Select((header, index) => (header.Place, Headers: ReadHeader(settings, header.Text, SettingsReader.Number(index, headers.Count)))).ToList();
         for (var i = 0; i < placed.Count; i++)
         {
             var end = i + 1 < placed.Count ? placed[i + 1].Place : int.MaxValue;
-            var own = headers.Where(header => header.Place > placed[i].Place && header.Place < end).Select(header => header.Text).ToList();
+            var own = read.Where(header => header.Place > placed[i].Place && header.Place < end).SelectMany(header => header.Headers).ToList();
             if (settings.TryParse<ForwardRule>(Forward, placed[i].Text, ValueParsers.Forward, out var rule))
-                forwards.Add(own.Count == 0 ? rule : rule with { Headers = ReadHeaders(settings, own) });
+                forwards.Add(own.Count == 0 ? rule : rule with { Headers = own });
         }
 
         return forwards;
     }
 
-    private static List<InjectedHeader> ReadHeaders(SettingsReader settings, IEnumerable<string> texts)
+    /// <summary>One header, or those of a file. A fault says where it stands, since neither line nor value may be repeated.</summary>
+    private static List<InjectedHeader> ReadHeader(SettingsReader settings, string text, string number)
     {
         var headers = new List<InjectedHeader>();
-        foreach (var text in texts)
+        if (!text.StartsWith('@'))
         {
-            IEnumerable<string> lines = [text];
-            if (text.StartsWith('@'))
-            {
-                try
-                {
-                    lines = File.ReadAllLines(text[1..]).Where(line => line.Trim().Length > 0);
-                }
-                catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
-                {
-                    settings.Fault(Header, null, $"{text[1..]}: {OptionRules.FileProblem(e)}");
-                    continue;
-                }
-            }
+            Read(text, number);
+            return headers;
+        }
 
-            foreach (var line in lines)
+        try
+        {
+            var lines = File.ReadAllLines(text[1..]);
+            for (var i = 0; i < lines.Length; i++)
             {
-                if (settings.TryParse<KeyValuePair<string, string>>(Header, line, ValueParsers.Header, out var header))
-                    headers.Add(new InjectedHeader(header.Key, header.Value));
+                if (lines[i].Trim().Length > 0)
+                    Read(lines[i], $" {text} (line {i + 1})");
             }
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            settings.FaultAt(Header, $" {text}", FileProblems.Of(text[1..], e));
         }
 
         return headers;
+
+        void Read(string line, string place)
+        {
+            if (ValueParsers.InjectedHeader(line, out var header, out var problem))
+                headers.Add(header);
+            else
+                settings.FaultAt(Header, place, problem);
+        }
     }
 
     /// <summary>The token from the higher of its two sources.</summary>
