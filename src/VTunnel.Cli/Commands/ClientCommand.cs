@@ -14,13 +14,13 @@ namespace VTunnel.Cli.Commands;
 /// <summary><c>vtunnel client</c>.</summary>
 internal static partial class ClientCommand
 {
-    private static readonly OptionSpec Server = new("server", "URL", "The server: ws://HOST[:PORT]/ or wss://HOST[:PORT]/. Required.") { Property = nameof(TunnelClientOptions.Server), FaultsNameTheirValue = true };
+    private static readonly OptionSpec Server = new("server", "URL", "The server: ws://HOST[:PORT]/ or wss://HOST[:PORT]/; http:// and https:// mean the same. Required.") { Property = nameof(TunnelClientOptions.Server), FaultsNameTheirValue = true };
     private static readonly OptionSpec Forward = new("forward", "PORT=TARGET", "A port of the server, or a domain of its proxy (app.example.com, *.example.com, with :PORT or for 80 and 443), and where its connections go: HOST:PORT, or tls://HOST[:PORT] for a target that speaks TLS (its visitors need not). Required.") { Repeatable = true, Property = nameof(TunnelClientOptions.Forwards) };
     private static readonly OptionSpec ServerHeader = new("server-header", "'NAME: VALUE'", "A header to send to the server, or to a proxy in front of it. In the variable, one per line.") { Repeatable = true, Secret = true, Separators = "\n", Property = nameof(TunnelClientOptions.Headers) };
     private static readonly OptionSpec Header = new("header", "'NAME: VALUE'", "A header for the HTTP requests of the forward before it, in place of theirs; or @FILE with one per line. The server never sees it.") { Letter = 'H', Repeatable = true, Secret = true, CommandLineOnly = true };
     private static readonly OptionSpec Token = new("token", "TOKEN", "The token that the server asks for. Other users of the machine can read a command line: use the variable, or --token-file.") { Secret = true, Property = nameof(TunnelClientOptions.Token) };
     private static readonly OptionSpec TokenFromFile = new("token-file", "FILE", "A file that holds the token and nothing else.");
-    private static readonly OptionSpec PingInterval = new("ping-interval", "DURATION", "How often the server is asked for a sign of life; after twice as long without one the connection is given up. A negative one disables.") { Default = "30s", Property = nameof(TunnelClientOptions.PingInterval) };
+    private static readonly OptionSpec PingInterval = new("ping-interval", "DURATION", "How often the server is asked for a sign of life; after twice as long without one the connection is given up. 0 or a negative one disables.") { Default = "30s", Property = nameof(TunnelClientOptions.PingInterval) };
     private static readonly OptionSpec ReconnectMin = new("reconnect-min", "DURATION", "The longest first wait before connecting again; it doubles up to the next option.") { Default = "1s", Property = nameof(TunnelClientOptions.ReconnectMin) };
     private static readonly OptionSpec ReconnectMax = new("reconnect-max", "DURATION", "The longest wait before connecting again.") { Default = "5s", Property = nameof(TunnelClientOptions.ReconnectMax) };
     private static readonly OptionSpec StableAfter = new("stable-after", "DURATION", "How long a connection must last until a loss is followed by the shortest wait again.") { Default = "10s", Property = nameof(TunnelClientOptions.StableAfter) };
@@ -61,6 +61,8 @@ internal static partial class ClientCommand
         var options = ReadOptions(settings);
         var level = settings.One(CommonOptions.LogLevel, ValueParsers.Level, LogLevel.Information);
         var format = settings.One(CommonOptions.LogFormat, ValueParsers.Format, LogFormat.Text);
+        if (options.ReconnectMin > options.ReconnectMax && options.ReconnectMax > TimeSpan.Zero)
+            settings.Fault(ReconnectMin, DurationText.Format(options.ReconnectMin), $"must be at most {settings.LabelOf(ReconnectMax)}, which is {DurationText.Format(options.ReconnectMax)}");
         settings.Fault(TunnelClientOptionsValidator.Check(options));
         if (settings.SourceOf(Forward) is null)
             settings.Fault(Forward, null, "nothing to forward; give at least one, such as --forward 9000=localhost:3000");

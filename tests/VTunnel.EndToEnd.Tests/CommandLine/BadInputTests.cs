@@ -92,7 +92,7 @@ public sealed class BadInputTests
     [InlineData("server --token fine --token a,b", "--token (2 of 2): a token consists of letters, digits and -._~+/= only")]
     [InlineData(AnyClient + "--server-header Upgrade:h2c", "--server-header: the WebSocket handshake sets this header itself; leave it out")]
     [InlineData(AnyClient + "--ping-interval 30", "--ping-interval '30': a duration is a number with a unit, such as 300ms, 1.5s, 2m or 1h30m")]
-    [InlineData(AnyClient + "--reconnect-min 10s", "--reconnect-min '10s': the shortest wait before reconnecting must be at most the longest, which is 5s")]
+    [InlineData(AnyClient + "--reconnect-min 10s", "--reconnect-min '10s': must be at most --reconnect-max, which is 5s")]
     [InlineData(AnyClient + "--reconnect-max 0s", "--reconnect-max '0s': must be longer than 0s and at most 24h")]
     [InlineData(AnyClient + "--no-reconnect=perhaps", "--no-reconnect 'perhaps': a switch is true or false")]
     [InlineData(AnyServer + "--no-reconnect --forwrd 9000=localhost:1 --forward 1=a:1", "--forwrd: there is no such option; did you mean --forward?")]
@@ -106,6 +106,9 @@ public sealed class BadInputTests
     [InlineData("token create --name=", "--name: a value is missing; write --name NAME")]
     [InlineData("token create --name a --ports 1-", "--ports '1-': ports are numbers from 1 to 65535 or ranges of them, such as 9000,9100-9199")]
     [InlineData("token create --name a --ports 9-8", "--ports '9-8': the range 9-8 runs backwards; write 8-9")]
+    [InlineData("token create --name a --tokens no-such/t.json", "--tokens 'no-such/t.json': the file cannot be written: there is no such folder")]
+    [InlineData("version x", "'x': nothing is expected here; --help lists the options")]
+    [InlineData("version --short", "--short: there is no such option; --help lists those that there are")]
     [InlineData("demo --twice", "--twice: there is no such option; --help lists those that there are")]
     public async Task A_fault_is_told_in_one_line(string arguments, string expected)
     {
