@@ -3,7 +3,7 @@ namespace VTunnel.Cli;
 /// <summary>What the program's exit codes mean. A number is never used for anything else later; docs/cli.md lists them.</summary>
 internal static class ExitCodes
 {
-    /// <summary>Done, or stopped in order by Ctrl-C or SIGTERM.</summary>
+    /// <summary>Done, or stopped in order by Ctrl-C, SIGTERM or SIGHUP.</summary>
     public const int Success = 0;
 
     /// <summary>A fault of this program, or output that cannot be written.</summary>

@@ -23,10 +23,15 @@ internal static class Program
 
         // A session runs on one thread at a time, wherever its sockets are polled: more threads than that mostly wake each other.
         SetUnlessSet(PollingThreads, Math.Max(1, Environment.ProcessorCount / 2).ToString(CultureInfo.InvariantCulture));
+        StandardStreams.Install();
         using var memory = new IdleMemory();
         try
         {
             return await new CommandTree(CommandSpecs.Root, RunAsync).InvokeAsync(arguments);
+        }
+        catch (OutputException e)
+        {
+            return Terminal.Fail(ExitCodes.InternalError, e.Message);
         }
         catch (Exception e)
         {

@@ -34,7 +34,7 @@ public static class TokenFile
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or NotSupportedException)
         {
-            throw new TokenFileException(path, [OptionRules.FileProblem(e)]);
+            throw new TokenFileException(path, [Directory.Exists(path) ? "this is a folder; a file is needed" : ReadProblem(e)]);
         }
     }
 
@@ -43,7 +43,13 @@ public static class TokenFile
     /// Whoever reads meanwhile sees the old file or the new one, and nothing in between.
     /// </summary>
     /// <exception cref="TokenFileException">The file cannot be used, or has a token of that name already.</exception>
-    public static void Add(string path, AccessToken token)
+    public static void Add(string path, AccessToken token) => Add(path, token, static () => { });
+
+    /// <summary>Adds <paramref name="token"/> to <paramref name="path"/>, unless what comes before fails: then the file is as it was.</summary>
+    /// <param name="path">As above.</param>
+    /// <param name="token">As above.</param>
+    /// <param name="before">Called when nothing but the renaming of a file is left to do.</param>
+    internal static void Add(string path, AccessToken token, Action before)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         ArgumentNullException.ThrowIfNull(token);
@@ -52,13 +58,24 @@ public static class TokenFile
             // A link stays a link: what it leads to is replaced.
             if (new FileInfo(path).LinkTarget is not null)
                 path = File.ResolveLinkTarget(path, returnFinalTarget: true)!.FullName;
-            Replace(path, token);
+            Replace(path, token, before);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or NotSupportedException)
         {
-            throw new TokenFileException(path, [$"the file cannot be written: {e.Message}"]);
+            throw new TokenFileException(path, [WriteProblem(e)]);
         }
     }
+
+    private static string ReadProblem(Exception error) =>
+        error is UnauthorizedAccessException ? "the file cannot be read: permission denied" : OptionRules.FileProblem(error);
+
+    /// <summary>The system's words name the file that is made first, which whoever reads them has never heard of.</summary>
+    private static string WriteProblem(Exception error) => error switch
+    {
+        DirectoryNotFoundException => "the file cannot be written: there is no such folder",
+        UnauthorizedAccessException => "the file cannot be written: permission denied",
+        _ => $"the file cannot be written: {error.Message}",
+    };
 
     /// <summary>The entry as it stands in a file.</summary>
     public static string Format(AccessToken token)
@@ -67,7 +84,7 @@ public static class TokenFile
         return Render(writer => WriteEntry(writer, token));
     }
 
-    private static void Replace(string path, AccessToken token)
+    private static void Replace(string path, AccessToken token, Action before)
     {
         // The new file is the lock at the same time: two that add at once would otherwise lose one of the entries.
         var next = path + ".new";
@@ -99,6 +116,7 @@ public static class TokenFile
                 file.Flush(flushToDisk: true);
             }
 
+            before();
             File.Move(next, path, overwrite: true);
         }
         catch

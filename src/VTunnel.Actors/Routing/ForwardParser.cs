@@ -160,15 +160,25 @@ internal static class ForwardParser
             return true;
         if (colon != authority.LastIndexOf(':'))
         {
-            problem = IPAddress.TryParse(authority, out _)
-                ? $"an IPv6 address needs brackets; write [{authority}]:PORT"
-                : $"the target '{authority}' has too many colons; write HOST:PORT, and an IPv6 address in brackets";
+            problem = Unbracketed(authority);
             return false;
         }
 
         host = authority[..colon];
         port = authority[(colon + 1)..];
         return true;
+    }
+
+    /// <summary>What is wrong with a text of several colons outside brackets. Its last group can be a port, a part of the address, or either.</summary>
+    private static string Unbracketed(string authority)
+    {
+        const string brackets = "an IPv6 address needs brackets; write ";
+        var last = authority.LastIndexOf(':');
+        var (host, port) = (authority[..last], authority[(last + 1)..]);
+        var withPort = IPAddress.TryParse(host, out _) && host.Contains(':', StringComparison.Ordinal) && TryParsePort(port, out _);
+        if (!IPAddress.TryParse(authority, out _))
+            return withPort ? $"{brackets}[{host}]:{port}" : $"the target '{authority}' has too many colons; write HOST:PORT, and an IPv6 address in brackets";
+        return withPort ? $"{brackets}[{host}]:{port}, or [{authority}]:PORT if {port} is a part of the address" : $"{brackets}[{authority}]:PORT";
     }
 
     /// <summary>Whether a name or an address can be dialled at all; what it leads to is found out when dialling.</summary>

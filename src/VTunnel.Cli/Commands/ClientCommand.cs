@@ -14,13 +14,13 @@ namespace VTunnel.Cli.Commands;
 /// <summary><c>vtunnel client</c>.</summary>
 internal static partial class ClientCommand
 {
-    private static readonly OptionSpec Server = new("server", "URL", "The server: ws://HOST[:PORT]/ or wss://HOST[:PORT]/. Required.") { Property = nameof(TunnelClientOptions.Server), FaultsNameTheirValue = true };
+    private static readonly OptionSpec Server = new("server", "URL", "The server: ws://HOST[:PORT]/ or wss://HOST[:PORT]/; http:// and https:// mean the same. Required.") { Property = nameof(TunnelClientOptions.Server), FaultsNameTheirValue = true };
     private static readonly OptionSpec Forward = new("forward", "PORT=TARGET", "A port of the server, or a domain of its proxy (app.example.com, *.example.com, with :PORT or for 80 and 443), and where its connections go: HOST:PORT, or tls://HOST[:PORT] for a target that speaks TLS (its visitors need not). Required.") { Repeatable = true, Property = nameof(TunnelClientOptions.Forwards) };
     private static readonly OptionSpec ServerHeader = new("server-header", "'NAME: VALUE'", "A header to send to the server, or to a proxy in front of it. In the variable, one per line.") { Repeatable = true, Secret = true, Separators = "\n", Property = nameof(TunnelClientOptions.Headers) };
     private static readonly OptionSpec Header = new("header", "'NAME: VALUE'", "A header for the HTTP requests of the forward before it, in place of theirs; or @FILE with one per line. The server never sees it.") { Letter = 'H', Repeatable = true, Secret = true, CommandLineOnly = true };
     private static readonly OptionSpec Token = new("token", "TOKEN", "The token that the server asks for. Other users of the machine can read a command line: use the variable, or --token-file.") { Secret = true, Property = nameof(TunnelClientOptions.Token) };
     private static readonly OptionSpec TokenFromFile = new("token-file", "FILE", "A file that holds the token and nothing else.");
-    private static readonly OptionSpec PingInterval = new("ping-interval", "DURATION", "How often the server is asked for a sign of life; after twice as long without one the connection is given up. A negative one disables.") { Default = "30s", Property = nameof(TunnelClientOptions.PingInterval) };
+    private static readonly OptionSpec PingInterval = new("ping-interval", "DURATION", "How often the server is asked for a sign of life; after twice as long without one the connection is given up. 0 or a negative one disables.") { Default = "30s", Property = nameof(TunnelClientOptions.PingInterval) };
     private static readonly OptionSpec ReconnectMin = new("reconnect-min", "DURATION", "The longest first wait before connecting again; it doubles up to the next option.") { Default = "1s", Property = nameof(TunnelClientOptions.ReconnectMin) };
     private static readonly OptionSpec ReconnectMax = new("reconnect-max", "DURATION", "The longest wait before connecting again.") { Default = "5s", Property = nameof(TunnelClientOptions.ReconnectMax) };
     private static readonly OptionSpec StableAfter = new("stable-after", "DURATION", "How long a connection must last until a loss is followed by the shortest wait again.") { Default = "10s", Property = nameof(TunnelClientOptions.StableAfter) };
@@ -61,6 +61,8 @@ internal static partial class ClientCommand
         var options = ReadOptions(settings);
         var level = settings.One(CommonOptions.LogLevel, ValueParsers.Level, LogLevel.Information);
         var format = settings.One(CommonOptions.LogFormat, ValueParsers.Format, LogFormat.Text);
+        if (options.ReconnectMin > options.ReconnectMax && options.ReconnectMax > TimeSpan.Zero)
+            settings.Fault(ReconnectMin, DurationText.Format(options.ReconnectMin), $"must be at most {settings.LabelOf(ReconnectMax)}, which is {DurationText.Format(options.ReconnectMax)}");
         settings.Fault(TunnelClientOptionsValidator.Check(options));
         if (settings.SourceOf(Forward) is null)
             settings.Fault(Forward, null, "nothing to forward; give at least one, such as --forward 9000=localhost:3000");
@@ -133,7 +135,7 @@ internal static partial class ClientCommand
         {
             Server = settings.OneOrNull<Uri>(Server, ValueParsers.ServerUrl),
             Forwards = ReadForwards(settings),
-            Headers = settings.Many<KeyValuePair<string, string>>(ServerHeader, ValueParsers.Header),
+            Headers = settings.Many<KeyValuePair<string, string>>(ServerHeader, ValueParsers.ServerHeader),
             Token = ReadToken(settings),
             Protocol = settings.One(CommonOptions.Protocol, ValueParsers.Protocol, defaults.Protocol),
             PingInterval = settings.One(PingInterval, ValueParsers.Duration, defaults.PingInterval),
@@ -174,44 +176,51 @@ internal static partial class ClientCommand
         var placed = settings.Placed(Forward);
         if (headers.Any(header => placed.All(forward => forward.Place > header.Place)) && settings.SourceOf(Forward) == SettingSource.CommandLine)
             settings.Fault(Header, null, "a header belongs to the forward before it; there is none before this one");
+        var read = headers.Select((header, index) => (header.Place, Headers: ReadHeader(settings, header.Text, SettingsReader.Number(index, headers.Count)))).ToList();
         for (var i = 0; i < placed.Count; i++)
         {
             var end = i + 1 < placed.Count ? placed[i + 1].Place : int.MaxValue;
-            var own = headers.Where(header => header.Place > placed[i].Place && header.Place < end).Select(header => header.Text).ToList();
+            var own = read.Where(header => header.Place > placed[i].Place && header.Place < end).SelectMany(header => header.Headers).ToList();
             if (settings.TryParse<ForwardRule>(Forward, placed[i].Text, ValueParsers.Forward, out var rule))
-                forwards.Add(own.Count == 0 ? rule : rule with { Headers = ReadHeaders(settings, own) });
+                forwards.Add(own.Count == 0 ? rule : rule with { Headers = own });
         }
 
         return forwards;
     }
 
-    private static List<InjectedHeader> ReadHeaders(SettingsReader settings, IEnumerable<string> texts)
+    /// <summary>One header, or those of a file. A fault says where it stands, since neither line nor value may be repeated.</summary>
+    private static List<InjectedHeader> ReadHeader(SettingsReader settings, string text, string number)
     {
         var headers = new List<InjectedHeader>();
-        foreach (var text in texts)
+        if (!text.StartsWith('@'))
         {
-            IEnumerable<string> lines = [text];
-            if (text.StartsWith('@'))
-            {
-                try
-                {
-                    lines = File.ReadAllLines(text[1..]).Where(line => line.Trim().Length > 0);
-                }
-                catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
-                {
-                    settings.Fault(Header, null, $"{text[1..]}: {OptionRules.FileProblem(e)}");
-                    continue;
-                }
-            }
+            Read(text, number);
+            return headers;
+        }
 
-            foreach (var line in lines)
+        try
+        {
+            var lines = File.ReadAllLines(text[1..]);
+            for (var i = 0; i < lines.Length; i++)
             {
-                if (settings.TryParse<KeyValuePair<string, string>>(Header, line, ValueParsers.Header, out var header))
-                    headers.Add(new InjectedHeader(header.Key, header.Value));
+                if (lines[i].Trim().Length > 0)
+                    Read(lines[i], $" {text} (line {i + 1})");
             }
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            settings.FaultAt(Header, $" {text}", FileProblems.Of(text[1..], e));
         }
 
         return headers;
+
+        void Read(string line, string place)
+        {
+            if (ValueParsers.InjectedHeader(line, out var header, out var problem))
+                headers.Add(header);
+            else
+                settings.FaultAt(Header, place, problem);
+        }
     }
 
     /// <summary>The token from the higher of its two sources.</summary>
@@ -236,7 +245,7 @@ internal static partial class ClientCommand
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
         {
-            settings.Fault(TokenFromFile, path, OptionRules.FileProblem(e));
+            settings.Fault(TokenFromFile, path, FileProblems.Of(path, e));
         }
 
         return null;

@@ -74,6 +74,8 @@ internal static partial class ServerCommand
         var options = ReadOptions(settings);
         var address = settings.One<IPAddress?>(Host, ValueParsers.ListenHost, null);
         var port = settings.One(Port, ValueParsers.ListenPort, DefaultPort);
+        if (port != 0 && options.Proxy?.Port == port && Overlap(address ?? IPAddress.IPv6Any, options.Proxy.Address))
+            settings.Fault(Proxy, $"{port}", $"this is the port for tunnel clients, too ({settings.LabelOf(Port)}); give each a port of its own");
         var certificate = ReadCertificate(settings);
         if (options.Proxy is { } proxy && certificate is not null)
             (proxy.Certificate, proxy.CertificateChain) = (certificate.Certificate, certificate.Chain);
@@ -129,6 +131,11 @@ internal static partial class ServerCommand
         LogStopped(logger);
         return ExitCodes.Success;
     }
+
+    /// <summary>Whether a port can be listened on at one of two addresses only. That of all IPv6 interfaces takes IPv4 as well.</summary>
+    private static bool Overlap(IPAddress one, IPAddress other) =>
+        one.Equals(other) || one.Equals(IPAddress.IPv6Any) || other.Equals(IPAddress.IPv6Any)
+        || (one.AddressFamily == other.AddressFamily && (one.Equals(IPAddress.Any) || other.Equals(IPAddress.Any)));
 
     private static TunnelServerOptions ReadOptions(SettingsReader settings)
     {

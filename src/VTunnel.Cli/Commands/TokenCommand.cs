@@ -44,11 +44,17 @@ internal static class TokenCommand
 
         var token = AccessTokens.Generate();
         var entry = AccessTokens.EntryFor(name!, token, ports);
-        if (file is not null)
+        if (file is null)
+        {
+            Print(token);
+            Console.Out.WriteLine(TokenFile.Format(entry));
+        }
+        else
         {
             try
             {
-                TokenFile.Add(file, entry);
+                // An entry whose token nobody has seen would be of no use, and its name taken.
+                TokenFile.Add(file, entry, () => Print(token));
             }
             catch (TokenFileException e)
             {
@@ -56,17 +62,20 @@ internal static class TokenCommand
                     settings.Fault(Tokens, file, problem);
                 return Terminal.Refuse(settings.Faults);
             }
+            catch (OutputException e)
+            {
+                return Terminal.Fail(ExitCodes.InternalError, $"{e.Message}; nothing was added to {file}");
+            }
         }
 
-        // The token stands alone on its line of standard output, so that a shell can take it from there.
-        Console.Out.WriteLine(token.Value);
-        if (file is null)
-            Console.Out.WriteLine(TokenFile.Format(entry));
         Console.Error.WriteLine(file is null
             ? "vtunnel: this is the only time that the token is shown; add the entry to the \"tokens\" of the server's file"
             : $"vtunnel: this is the only time that the token is shown; '{OneLine.Of(name!)}' is in {OneLine.Of(file)}, which the server reads at its next start");
         return ExitCodes.Success;
     }
+
+    /// <summary>The token stands alone on its line of standard output, so that a shell can take it from there.</summary>
+    private static void Print(Secret token) => Console.Out.WriteLine(token.Value);
 
     private static bool ParseName(string text, [NotNullWhen(true)] out string? value, [NotNullWhen(false)] out string? problem)
     {

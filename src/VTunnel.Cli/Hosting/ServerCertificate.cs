@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
+using VTunnel.Cli.Settings;
 using VTunnel.Options;
 
 namespace VTunnel.Cli.Hosting;
@@ -21,7 +22,7 @@ internal sealed record ServerCertificate(X509Certificate2 Certificate, X509Certi
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
         {
-            return (null, null, OptionRules.FileProblem(e));
+            return (null, null, FileProblems.Of(keyFile, e));
         }
 
         if (!key.Contains("PRIVATE KEY-----", StringComparison.Ordinal))

@@ -13,7 +13,7 @@ internal static class CommonOptions
         Property = nameof(Protocol),
     };
 
-    public static readonly OptionSpec DrainTimeout = new("drain-timeout", "DURATION", "How long open connections may take to finish after Ctrl-C or SIGTERM.")
+    public static readonly OptionSpec DrainTimeout = new("drain-timeout", "DURATION", "How long open connections may take to finish after Ctrl-C, SIGTERM or SIGHUP.")
     {
         Default = "5s",
         Property = nameof(TunnelServerOptions.DrainTimeout),
@@ -49,7 +49,7 @@ internal static class CommonOptions
         Property = nameof(TunnelServerOptions.MaxSessionWindowBytes),
     };
 
-    public static readonly OptionSpec LogLevel = new("log-level", "LEVEL", "The least level that is logged: trace, debug, information, warning, error, critical or none.")
+    public static readonly OptionSpec LogLevel = new("log-level", "LEVEL", "The least level that is logged: trace, debug, information (or info), warning (or warn), error, critical or none.")
     {
         Default = "information",
         Choices = ["trace", "debug", "information", "warning", "error", "critical", "none"],

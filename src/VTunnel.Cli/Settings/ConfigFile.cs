@@ -2,7 +2,6 @@ using VTunnel.Cli.Commands;
 using System.Text.Json;
 using Microsoft.Extensions.Configuration;
 using VTunnel.Cli.Syntax;
-using VTunnel.Options;
 using YamlDotNet.Core;
 
 namespace VTunnel.Cli.Settings;
@@ -22,7 +21,9 @@ internal static class ConfigFile
         {
             var name = $"{section.Key} in {file}";
             var option = command.Options.FirstOrDefault(option => option.Name.Equals(section.Key, StringComparison.OrdinalIgnoreCase));
-            if (option is not { InConfigFile: true, CommandLineOnly: false })
+            if (option is { CommandLineOnly: true } or { InConfigFile: false })
+                faults.Add(OneLine.Of($"{name}: a file cannot give this option; give {option.LongName} on the command line{(option.Variable is { } variable ? $", or {variable}" : "")}"));
+            else if (option is null)
                 faults.Add(OneLine.Of($"{name}: {UnknownKey(section.Key, command)}"));
             else if (Values(section, option) is { } values)
                 settings.Add((option, new Setting(values, SettingSource.ConfigFile, $"{option.Name} in {file}")));
@@ -57,7 +58,7 @@ internal static class ConfigFile
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
         {
-            problem = OptionRules.FileProblem(e);
+            problem = FileProblems.Of(path, e);
         }
         catch (JsonException e)
         {

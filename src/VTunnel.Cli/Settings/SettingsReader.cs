@@ -66,7 +66,7 @@ internal sealed class SettingsReader
             return fallback;
         }
 
-        return TryRead(option, setting, setting.Values[0], parse, out var value) ? value : fallback;
+        return TryRead(option, setting, setting.Values[0], 0, parse, out var value) ? value : fallback;
     }
 
     /// <summary>The option's values that are right.</summary>
@@ -75,9 +75,9 @@ internal sealed class SettingsReader
         var values = new List<T>();
         if (!_settings.TryGetValue(option, out var setting))
             return values;
-        foreach (var text in setting.Values)
+        for (var i = 0; i < setting.Values.Count; i++)
         {
-            if (TryRead(option, setting, text, parse, out var value))
+            if (TryRead(option, setting, setting.Values[i], i, parse, out var value))
                 values.Add(value);
         }
 
@@ -92,7 +92,10 @@ internal sealed class SettingsReader
 
     /// <summary>Reads a text of an option; what is wrong is a fault.</summary>
     public bool TryParse<T>(OptionSpec option, string text, ValueParser<T> parse, [MaybeNullWhen(false)] out T value) =>
-        TryRead(option, _settings[option], text, parse, out value);
+        TryRead(option, _settings[option], text, index: null, parse, out value);
+
+    /// <summary>What the option is called where its value comes from.</summary>
+    public string LabelOf(OptionSpec option) => _settings.TryGetValue(option, out var setting) ? setting.Label : option.LongName;
 
     /// <summary>The option's only value, or null if there is none or it is wrong.</summary>
     public T? OneOrNull<T>(OptionSpec option, ValueParser<T> parse)
@@ -106,9 +109,15 @@ internal sealed class SettingsReader
     /// <summary>Adds a fault of an option, under the name that its source gives it.</summary>
     public void Fault(OptionSpec option, string? value, string problem)
     {
-        var label = _settings.TryGetValue(option, out var setting) ? setting.Label : option.LongName;
+        var label = LabelOf(option);
         Add(option, value is null || option.Secret ? $"{label}: {problem}" : $"{label} '{value}': {problem}");
     }
+
+    /// <summary>Adds a fault of a value that must not be seen.</summary>
+    /// <param name="option">The option.</param>
+    /// <param name="place">Which value it is, with a blank before it; empty where there is one only.</param>
+    /// <param name="problem">What is wrong with it.</param>
+    public void FaultAt(OptionSpec option, string place, string problem) => Add(option, $"{LabelOf(option)}{place}: {problem}");
 
     /// <summary>Adds what an option validator found, under the names of the options; what was faulty before is not told twice.</summary>
     public void Fault(IEnumerable<OptionFault> faults)
@@ -129,13 +138,16 @@ internal sealed class SettingsReader
             ? setting.Values[0]
             : null;
 
-    private bool TryRead<T>(OptionSpec option, Setting setting, string text, ValueParser<T> parse, out T value)
+    private bool TryRead<T>(OptionSpec option, Setting setting, string text, int? index, ValueParser<T> parse, out T value)
     {
         if (parse(text, out value!, out var problem))
             return true;
-        Add(option, option.Secret ? $"{setting.Label}: {problem}" : $"{setting.Label} '{text}': {problem}");
+        Add(option, option.Secret ? $"{setting.Label}{Number(index, setting.Values.Count)}: {problem}" : $"{setting.Label} '{text}': {problem}");
         return false;
     }
+
+    /// <summary>Which one of several values is meant where a value must not be seen.</summary>
+    public static string Number(int? index, int count) => index is { } i && count > 1 ? $" ({i + 1} of {count})" : "";
 
     private void Add(OptionSpec option, string line)
     {

@@ -88,6 +88,25 @@ internal static class ValueParsers
         return problem is null;
     }
 
+    /// <summary>A header for the server, which the engine would refuse without saying which one of several it is.</summary>
+    public static bool ServerHeader(string text, out KeyValuePair<string, string> value, [NotNullWhen(false)] out string? problem)
+    {
+        if (Header(text, out value, out problem))
+            problem = OptionRules.HeaderProblem(value.Key, value.Value);
+        return problem is null;
+    }
+
+    /// <summary>A header for the requests of visitors.</summary>
+    public static bool InjectedHeader(string text, [NotNullWhen(true)] out InjectedHeader? value, [NotNullWhen(false)] out string? problem)
+    {
+        value = null;
+        if (Header(text, out var header, out problem))
+            problem = OptionRules.InjectedHeaderProblem(header.Key, header.Value);
+        if (problem is null)
+            value = new InjectedHeader(header.Key, header.Value);
+        return value is not null;
+    }
+
     public static bool Credential(string text, [NotNullWhen(true)] out ProxyCredential? value, [NotNullWhen(false)] out string? problem)
     {
         var colon = text.IndexOf(':', StringComparison.Ordinal);

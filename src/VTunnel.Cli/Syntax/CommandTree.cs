@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.CommandLine.Completions;
 using System.CommandLine.Help;
 using System.CommandLine.Parsing;
 
@@ -24,6 +25,8 @@ internal sealed class CommandTree
         foreach (var option in _root.Options.Where(option => option is HelpOption or VersionOption).ToList())
             _root.Options.Remove(option);
         _root.Options.Add(new Option<bool>("--version", "-version") { Description = "Show the version.", Action = new VersionWriter() });
+        var suggest = _root.Directives.OfType<SuggestDirective>().Single();
+        suggest.Action = new CompletionWriter(root, suggest);
         Fill(_root, root, root.Name);
     }
 
@@ -84,10 +87,20 @@ internal sealed class CommandTree
             if (parsed.GetResult(symbol) is not { Implicit: false } result)
                 continue;
             var given = result.Tokens.Select(token => token.Value).ToList();
-            if (option.IsSwitch && given.Count == 0)
-                given.Add("true");
-            else if (!option.IsSwitch && given.Count < result.IdentifierTokenCount)
+            if (option.IsSwitch)
+            {
+                // The parser takes any word for the switch's value; true and false begin with no dash, but a misspelled option does.
+                var strays = given.Where(UnmatchedFaults.IsOption).ToArray();
+                faults.AddRange(UnmatchedFaults.Describe(strays, strays, spec));
+                given.RemoveAll(UnmatchedFaults.IsOption);
+                if (given.Count == 0)
+                    given.Add("true");
+            }
+            else if (given.Count < result.IdentifierTokenCount)
+            {
                 faults.Add($"{option.LongName}: a value is missing; write {option.LongName} {option.ValueName}");
+            }
+
             values[option] = given;
         }
 
@@ -127,7 +140,7 @@ internal sealed class CommandTree
         if (spec.Arguments.Count == 0)
             return [];
         var tokens = parsed.CommandResult.Command.Arguments.Select(parsed.GetResult).SelectMany(result => result?.Tokens ?? []).Select(token => token.Value).ToArray();
-        var options = tokens.Where(token => token.Length > 1 && token[0] == '-' && !char.IsAsciiDigit(token[1])).ToArray();
+        var options = tokens.Where(UnmatchedFaults.IsOption).ToArray();
         faults.AddRange(UnmatchedFaults.Describe(options, options, spec));
         var values = tokens.Except(options).ToArray();
         if (options.Length > 0)

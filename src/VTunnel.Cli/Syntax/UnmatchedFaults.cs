@@ -3,6 +3,9 @@ namespace VTunnel.Cli.Syntax;
 /// <summary>Says what is wrong with the parts of a command line that belong to nothing, without repeating what may be secret.</summary>
 internal static class UnmatchedFaults
 {
+    /// <summary>Whether a word was meant as the name of an option: it begins with a dash, and is no negative number.</summary>
+    public static bool IsOption(string word) => word.Length > 1 && word[0] == '-' && !char.IsAsciiDigit(word[1]);
+
     public static IEnumerable<string> Describe(string[] arguments, IReadOnlyList<string> unmatched, CommandSpec command)
     {
         var next = 0;
@@ -13,7 +16,7 @@ internal static class UnmatchedFaults
             if (isUnmatched)
                 next++;
 
-            if (argument.Length > 1 && argument[0] == '-' && !char.IsAsciiDigit(argument[1]))
+            if (IsOption(argument))
             {
                 var end = argument.AsSpan().IndexOfAny('=', ':');
                 option = end < 0 ? argument : argument[..end];

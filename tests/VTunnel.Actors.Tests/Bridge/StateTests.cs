@@ -14,6 +14,24 @@ public sealed class StateTests
 {
     private static DateTimeOffset Now => TimeProvider.System.GetUtcNow();
 
+    [Theory]
+    [InlineData("/state", "/home/alice", "/state/vtunnel")]
+    [InlineData("state", "/no/such/home", "/no/such/home/.local/state/vtunnel")]
+    [InlineData(null, null, "/account/.local/state/vtunnel")]
+    [InlineData(null, "", "/account/.local/state/vtunnel")]
+    public void State_is_kept_in_the_home_folder_as_it_is_named_whether_it_exists_or_not(string? state, string? home, string expected) =>
+        Assert.Equal(expected, StateDirectory.DefaultPath(name => name == "HOME" ? home : state, () => "/account"));
+
+    [Theory]
+    [InlineData(null, "", "there is no home folder for the state (HOME is not set); give --state-dir DIR")]
+    [InlineData("", "/", "there is no home folder for the state (HOME is not set); give --state-dir DIR")]
+    [InlineData("here", "/account", "there is no home folder for the state (HOME is 'here'); give --state-dir DIR")]
+    public void Without_a_home_folder_state_is_kept_nowhere(string? home, string account, string expected)
+    {
+        var error = Assert.Throws<BridgeException>(() => StateDirectory.DefaultPath(name => name == "HOME" ? home : null, () => account));
+        Assert.Equal((BridgeError.Invalid, expected), (error.Code, error.Message));
+    }
+
     private static (Bundle Bundle, byte[] Zip, PublisherIdentity Publisher) MakeBundle(string? passphrase = null)
     {
         var publisher = PublisherIdentity.Create();

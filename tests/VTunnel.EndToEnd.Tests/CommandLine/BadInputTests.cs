@@ -69,10 +69,16 @@ public sealed class BadInputTests
     [InlineData(AnyServer + "--forward app*.example.com=localhost:3000", "--forward 'app*.example.com=localhost:3000': 'app*.example.com' is neither a port nor a domain: a wildcard stands for whole labels at one end of a name: *.example.test or mail.*; write PORT=HOST:PORT, such as 9000=localhost:3000 or gitlab.corp=localhost:8080")]
     [InlineData(AnyServer + "-H A:b --forward 9000=localhost:3000", "--header: a header belongs to the forward before it; there is none before this one")]
     [InlineData(AnyClient + "-H colonless", "--header: a header is 'Name: value', in quotes")]
-    [InlineData(AnyClient + "-H Host:other", "--forward '9000=localhost:3000 -H Host': this header belongs to the connection or the body and cannot be replaced; leave it out")]
+    [InlineData(AnyClient + "-H A:b -H colonless", "--header (2 of 2): a header is 'Name: value', in quotes")]
+    [InlineData(AnyClient + "-H A:b -H Host:other", "--header (2 of 2): this header belongs to the connection or the body and cannot be replaced; leave it out")]
+    [InlineData(AnyClient + "-H @no-such.headers", "--header @no-such.headers: there is no such file")]
+    [InlineData(AnyClient + "-H Host:other", "--header: this header belongs to the connection or the body and cannot be replaced; leave it out")]
     [InlineData(AnyClient + "--forward a.test=localhost:1 --forward A.test.=localhost:2", "--forward 'a.test=localhost:2': domain a.test already leads to localhost:1; give each domain one target")]
     [InlineData("server --proxy-open", "--proxy-open: there is no proxy that this could be for; give --proxy PORT, too")]
     [InlineData("server --proxy 0 --proxy-host 0.0.0.0", "--proxy-host '0.0.0.0': anyone who reaches this address could use the proxy; ask for a password (--proxy-auth USER:PASSWORD), or say that this is meant (--proxy-open)")]
+    [InlineData("server --port 4001 --proxy 4001", "--proxy '4001': this is the port for tunnel clients, too (--port); give each a port of its own")]
+    [InlineData("server --proxy 3001", "--proxy '3001': this is the port for tunnel clients, too (--port); give each a port of its own")]
+    [InlineData("server --host 127.0.0.1 --proxy 3001", "--proxy '3001': this is the port for tunnel clients, too (--port); give each a port of its own")]
     [InlineData("server --proxy 0 --proxy-auth alice", "--proxy-auth: a user of the proxy is USER:PASSWORD")]
     [InlineData("server --proxy 0 --proxy-resolve a.test", "--proxy-resolve 'a.test': a name and its address are NAME=ADDR, such as registry.test=10.0.0.5")]
     [InlineData("server --proxy 0 --proxy-direct maybe", "--proxy-direct 'maybe': write one of allow, deny")]
@@ -81,11 +87,16 @@ public sealed class BadInputTests
     [InlineData("ca create --constraint mail.*", "--constraint 'mail.*': a constraint is a domain, which includes all below it, or an address; without a port")]
     [InlineData(AnyClient + "--forward 9000=other:80", "--forward '9000=other:80': port 9000 already leads to localhost:3000; give each port one target")]
     [InlineData(AnyClient + "--server-header colonless", "--server-header: a header is 'Name: value', in quotes")]
+    [InlineData(AnyClient + "--server-header A:b --server-header colonless", "--server-header (2 of 2): a header is 'Name: value', in quotes")]
+    [InlineData(AnyClient + "--server-header Upgrade:h2c --server-header A:b", "--server-header (1 of 2): the WebSocket handshake sets this header itself; leave it out")]
+    [InlineData("server --token fine --token a,b", "--token (2 of 2): a token consists of letters, digits and -._~+/= only")]
     [InlineData(AnyClient + "--server-header Upgrade:h2c", "--server-header: the WebSocket handshake sets this header itself; leave it out")]
     [InlineData(AnyClient + "--ping-interval 30", "--ping-interval '30': a duration is a number with a unit, such as 300ms, 1.5s, 2m or 1h30m")]
-    [InlineData(AnyClient + "--reconnect-min 10s", "--reconnect-min '10s': the shortest wait before reconnecting must be at most the longest, which is 5s")]
+    [InlineData(AnyClient + "--reconnect-min 10s", "--reconnect-min '10s': must be at most --reconnect-max, which is 5s")]
     [InlineData(AnyClient + "--reconnect-max 0s", "--reconnect-max '0s': must be longer than 0s and at most 24h")]
     [InlineData(AnyClient + "--no-reconnect=perhaps", "--no-reconnect 'perhaps': a switch is true or false")]
+    [InlineData(AnyServer + "--no-reconnect --forwrd 9000=localhost:1 --forward 1=a:1", "--forwrd: there is no such option; did you mean --forward?")]
+    [InlineData(AnyClient + "--no-reconnect --insecur", "--insecur: there is no such option; did you mean --insecure?")]
     [InlineData(AnyClient + "--insecure perhaps", "--insecure 'perhaps': a switch is true or false")]
     [InlineData(AnyClient + "--ca no-such.pem", "--ca 'no-such.pem': there is no such file")]
     [InlineData(AnyClient + "--target-ca no-such.pem", "--target-ca 'no-such.pem': there is no such file")]
@@ -95,6 +106,9 @@ public sealed class BadInputTests
     [InlineData("token create --name=", "--name: a value is missing; write --name NAME")]
     [InlineData("token create --name a --ports 1-", "--ports '1-': ports are numbers from 1 to 65535 or ranges of them, such as 9000,9100-9199")]
     [InlineData("token create --name a --ports 9-8", "--ports '9-8': the range 9-8 runs backwards; write 8-9")]
+    [InlineData("token create --name a --tokens no-such/t.json", "--tokens 'no-such/t.json': the file cannot be written: there is no such folder")]
+    [InlineData("version x", "'x': nothing is expected here; --help lists the options")]
+    [InlineData("version --short", "--short: there is no such option; --help lists those that there are")]
     [InlineData("demo --twice", "--twice: there is no such option; --help lists those that there are")]
     public async Task A_fault_is_told_in_one_line(string arguments, string expected)
     {
@@ -136,6 +150,8 @@ public sealed class BadInputTests
     [Theory]
     [InlineData("client --server ws://host/ --forward 1=a:1 --tokne hunter2")]
     [InlineData("client --server ws://host/ --forward 1=a:1 --tokne=hunter2")]
+    [InlineData("client --server ws://host/ --forward 1=a:1 --no-reconnect --tokne hunter2")]
+    [InlineData("client --server ws://host/ --forward 1=a:1 --no-reconnect --tokne=hunter2")]
     [InlineData("client --server ws://host/ --forward 1=a:1 --token first hunter2 hunter2")]
     [InlineData("client --server ws://host/ --forward 1=a:1 --server-header Authorization: Bearer hunter2")]
     [InlineData("client --server ws://host/ --forward 1=a:1 --server-header hunter2")]
@@ -175,6 +191,43 @@ public sealed class BadInputTests
         folder.Write(name, text);
         var result = await VTunnelProgram.RunAsync(["server", "--port", "0", "--config", name], folder: folder.Path);
         Assert.Equal([$"vtunnel: --config '{name}': {expected}"], result.Errors);
+        Assert.Equal(ExitCodes.Usage, result.ExitCode);
+    }
+
+    [Theory]
+    [InlineData("header: 'A: b'\n", "header in client.yaml: a file cannot give this option; give --header on the command line")]
+    [InlineData("config: other.yaml\n", "config in client.yaml: a file cannot give this option; give --config on the command line, or VTUNNEL_CONFIG")]
+    public async Task A_key_that_is_an_option_of_the_command_line_only_is_told_so(string text, string expected)
+    {
+        using var folder = new TempDirectory();
+        folder.Write("client.yaml", text);
+        var result = await VTunnelProgram.RunAsync(["client", "--server", "ws://host/", "--forward", "1=a:1", "--config", "client.yaml"], folder: folder.Path);
+        Assert.Equal([$"vtunnel: {expected}"], result.Errors);
+    }
+
+    [Fact]
+    public async Task A_fault_in_a_file_of_headers_is_told_with_its_line_and_without_its_text()
+    {
+        using var folder = new TempDirectory();
+        folder.Write("headers.txt", "A: b\n\nhunter2\n");
+        var result = await VTunnelProgram.RunAsync(["client", "--server", "ws://host/", "--forward", "1=a:1", "-H", "@headers.txt"], folder: folder.Path);
+        Assert.Equal(["vtunnel: --header @headers.txt (line 3): a header is 'Name: value', in quotes"], result.Errors);
+    }
+
+    [Theory]
+    [InlineData("server --tokens .")]
+    [InlineData("server --tls-cert cert.pem --tls-key .")]
+    [InlineData(AnyClient + "--token-file .")]
+    [InlineData(AnyClient + "-H @.")]
+    [InlineData("server --config folder.yaml")]
+    public async Task A_folder_in_place_of_a_file_is_called_one(string arguments)
+    {
+        using var folder = new TempDirectory();
+        using var certificates = new TestCertificates();
+        folder.Write("cert.pem", File.ReadAllText(certificates.CertificateFile));
+        Directory.CreateDirectory(folder.File("folder.yaml"));
+        var result = await VTunnelProgram.RunAsync(arguments.Split(' '), folder: folder.Path);
+        Assert.EndsWith(": this is a folder; a file is needed", Assert.Single(result.Errors), StringComparison.Ordinal);
         Assert.Equal(ExitCodes.Usage, result.ExitCode);
     }
 

@@ -1,5 +1,7 @@
 using VTunnel.Cli.Commands;
 using VTunnel.Cli.Syntax;
+using VTunnel.EndToEnd.Tests.Support;
+using VTunnel.Testing;
 
 namespace VTunnel.EndToEnd.Tests.CommandLine;
 
@@ -58,14 +60,51 @@ public sealed class HelpTests
 
     [Theory]
     [InlineData("vtunnel se", "serve\nserver")]
+    [InlineData("vtunnel vers", "version")]
+    [InlineData("se", "serve\nserver")]
+    [InlineData("vtunnel token ", "--help\ncreate")]
+    [InlineData("vtunnel --ver", "--version")]
     [InlineData("vtunnel server --idle", "--idle-timeout")]
+    [InlineData("vtunnel server -idle", "--idle-timeout")]
     [InlineData("vtunnel client --target", "--target-ca\n--target-connect-timeout\n--target-insecure")]
+    [InlineData("vtunnel demo ", "--help\n--log-format\n--log-level\n--once")]
     [InlineData("vtunnel server --log-format ", "json\ntext")]
-    public async Task Completion_answers_what_the_shell_asks(string typed, string expected)
+    [InlineData("vtunnel server --log-format=j", "json")]
+    [InlineData("vtunnel server --tokens tokens.js", "")]
+    [InlineData("vtunnel server --tokens ", "")]
+    [InlineData("vtunnel client -H ", "")]
+    [InlineData("vtunnel client --no-reconnect --for", "--forward")]
+    [InlineData("vtunnel connect ", "")]
+    public async Task Completion_answers_what_the_shell_asks_and_nothing_where_there_is_nothing(string typed, string expected)
     {
         var result = await VTunnelProgram.RunAsync($"[suggest:{typed.Length}]", typed);
         Assert.Equal(0, result.ExitCode);
-        Assert.Equal(expected.Split('\n'), VTunnelProgram.Lines(result.Output).Select(line => line.Trim()).Take(expected.Split('\n').Length));
+        Assert.Equal(expected.Length == 0 ? "" : expected + "\n", result.Output);
+    }
+
+    [Fact]
+    public async Task Completion_answers_for_the_place_of_the_cursor()
+    {
+        var result = await VTunnelProgram.RunAsync("[suggest:10]", "vtunnel se --port 3001");
+        Assert.Equal("serve\nserver\n", result.Output);
+    }
+
+    [Fact]
+    public async Task In_bash_the_documented_function_completes_commands_options_and_the_names_of_files()
+    {
+        using var folder = new TempDirectory();
+        folder.Write("tokens.json", "none");
+        var reference = File.ReadAllText(Path.Combine(DocumentationTests.FindRoot(), "docs", "cli.md"));
+        var start = reference.IndexOf("_vtunnel() {", StringComparison.Ordinal);
+        folder.Write("setup", $"PATH='{Path.GetDirectoryName(VTunnelProgram.Path)}':$PATH\n{reference[start..reference.IndexOf("```", start, StringComparison.Ordinal)]}");
+
+        // A tab does what it does for whoever sits there; the program's answers say what it made of the words.
+        folder.Write("typed", "source ./setup\nvtunnel vers\t\nvtunnel server --tokens tokens.js\t\nvtunnel server --max-li\t0\nexit\n");
+        var result = await Tools.TryRunAsync("bash", ["-c", "TERM=dumb script -qec 'bash --norc --noprofile -i' /dev/null < typed"], folder.Path);
+
+        Assert.Contains("vtunnel 0.", result.StandardOutput, StringComparison.Ordinal);
+        Assert.Contains("--tokens 'tokens.json': not valid JSON", result.StandardOutput, StringComparison.Ordinal);
+        Assert.Contains("--max-listeners '0': must be from", result.StandardOutput, StringComparison.Ordinal);
     }
 
     [Fact]

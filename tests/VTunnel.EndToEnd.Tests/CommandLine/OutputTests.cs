@@ -7,14 +7,29 @@ namespace VTunnel.EndToEnd.Tests.CommandLine;
 public sealed class OutputTests
 {
     [Theory]
-    [InlineData("version")]
-    [InlineData("server --help")]
-    public async Task Output_that_cannot_be_written_is_told_and_is_no_success(string command)
+    [InlineData("version > /dev/full", "no space left on device")]
+    [InlineData("--version > /dev/full", "no space left on device")]
+    [InlineData("server --help > /dev/full", "no space left on device")]
+    [InlineData("token create --name alice > /dev/full", "no space left on device")]
+    [InlineData("'[suggest:10]' 'vtunnel se' > /dev/full", "no space left on device")]
+    [InlineData("version >&-", "bad file descriptor")]
+    public async Task Output_that_cannot_be_written_is_told_and_is_no_success(string command, string reason)
     {
-        var result = await Tools.TryRunAsync("bash", ["-c", $"'{VTunnelProgram.Path}' {command} > /dev/full"]);
+        var result = await Tools.TryRunAsync("bash", ["-c", $"'{VTunnelProgram.Path}' {command}"]);
+        Assert.Equal([$"vtunnel: standard output cannot be written: {reason}"], VTunnelProgram.Lines(result.StandardError));
         Assert.Equal(ExitCodes.InternalError, result.ExitCode);
-        var line = Assert.Single(VTunnelProgram.Lines(result.StandardError));
-        Assert.StartsWith("vtunnel: internal error: System.IO.IOException: No space left on device", line, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("server --bogus 2> /dev/full", ExitCodes.Usage)]
+    [InlineData("client 2>&-", ExitCodes.Usage)]
+    [InlineData("server --host 192.0.2.1 2> /dev/full", ExitCodes.CannotListen)]
+    [InlineData("version > /dev/full 2>&1", ExitCodes.InternalError)]
+    public async Task Errors_that_cannot_be_written_leave_the_exit_code_as_it_is(string command, int expected)
+    {
+        var result = await Tools.TryRunAsync("bash", ["-c", $"'{VTunnelProgram.Path}' {command}"]);
+        Assert.Equal(expected, result.ExitCode);
+        Assert.Equal("", result.StandardOutput);
     }
 
     [Fact]

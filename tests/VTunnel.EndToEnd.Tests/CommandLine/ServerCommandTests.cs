@@ -48,6 +48,7 @@ public sealed class ServerCommandTests
     [Theory]
     [InlineData(ProgramSignal.Terminate)]
     [InlineData(ProgramSignal.Interrupt)]
+    [InlineData(ProgramSignal.HangUp)]
     public async Task A_signal_ends_it_in_good_order(ProgramSignal signal)
     {
         await using var server = VTunnelProgram.Start("server", "--host", "127.0.0.1", "--port", "0");
@@ -55,6 +56,20 @@ public sealed class ServerCommandTests
         server.Signal(signal);
         Assert.Equal(ExitCodes.Success, await server.WaitForExitAsync());
         Assert.Contains("Server stopped", server.Output.Lines[^1], StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Nohup_keeps_it_running()
+    {
+        await using var server = VTunnelProgram.Start(["server", "--host", "127.0.0.1", "--port", "0"], launcher: ["nohup"]);
+        var address = await server.ListeningAsync();
+
+        server.Signal(ProgramSignal.HangUp);
+        using var http = new HttpClient();
+        Assert.Equal("ok", await http.GetStringAsync(new Uri($"http://{address}/health")));
+
+        server.Signal(ProgramSignal.Terminate);
+        Assert.Equal(ExitCodes.Success, await server.WaitForExitAsync());
     }
 
     [Fact]

@@ -51,7 +51,7 @@ public sealed class SourceTests
                 "vtunnel: VTUNNEL_FORWARD '1': a forward is PORT=HOST:PORT, such as 9000=localhost:3000",
                 "vtunnel: VTUNNEL_FORWARD '2': a forward is PORT=HOST:PORT, such as 9000=localhost:3000",
                 "vtunnel: VTUNNEL_FORWARD '3': a forward is PORT=HOST:PORT, such as 9000=localhost:3000",
-                "vtunnel: VTUNNEL_SERVER_HEADER: the name of a header consists of letters, digits and hyphens; write 'Name: value'",
+                "vtunnel: VTUNNEL_SERVER_HEADER (2 of 2): the name of a header consists of letters, digits and hyphens; write 'Name: value'",
             ],
             environment.Errors);
     }

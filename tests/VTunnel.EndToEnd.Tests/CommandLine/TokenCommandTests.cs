@@ -2,6 +2,7 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using VTunnel.Cli;
+using VTunnel.EndToEnd.Tests.Support;
 using VTunnel.Testing;
 
 namespace VTunnel.EndToEnd.Tests.CommandLine;
@@ -62,5 +63,23 @@ public sealed class TokenCommandTests
         Assert.Equal(ExitCodes.Usage, result.ExitCode);
         Assert.Empty(result.Output);
         Assert.Equal(before, File.ReadAllText(folder.File("tokens.json")));
+    }
+
+    [Theory]
+    [InlineData("> /dev/full", "no space left on device")]
+    [InlineData(">&-", "bad file descriptor")]
+    public async Task A_token_that_cannot_be_printed_is_not_added_and_its_name_stays_free(string redirection, string reason)
+    {
+        using var folder = new TempDirectory();
+        await VTunnelProgram.RunAsync(["token", "create", "--name", "alice", "--tokens", "tokens.json"], folder: folder.Path);
+        var before = File.ReadAllText(folder.File("tokens.json"));
+
+        var result = await Tools.TryRunAsync("bash", ["-c", $"'{VTunnelProgram.Path}' token create --name bob --tokens tokens.json {redirection}"], folder.Path);
+
+        Assert.Equal([$"vtunnel: standard output cannot be written: {reason}; nothing was added to tokens.json"], VTunnelProgram.Lines(result.StandardError));
+        Assert.Equal(ExitCodes.InternalError, result.ExitCode);
+        Assert.Equal(before, File.ReadAllText(folder.File("tokens.json")));
+        var again = await VTunnelProgram.RunAsync(["token", "create", "--name", "bob", "--tokens", "tokens.json"], folder: folder.Path);
+        Assert.Equal(ExitCodes.Success, again.ExitCode);
     }
 }

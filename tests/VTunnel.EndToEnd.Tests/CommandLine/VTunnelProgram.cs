@@ -26,8 +26,8 @@ internal static class VTunnelProgram
         string? folder = null,
         IReadOnlyList<string>? launcher = null)
     {
-        using var deadline = new CancellationTokenSource(Deadline);
         string[] line = [.. launcher ?? [], Path, .. arguments];
+        using var deadline = new CancellationTokenSource(Deadline);
         var result = await CliWrap.Cli.Wrap(line[0]).WithArguments(line[1..])
             .WithEnvironmentVariables(Variables(environment))
             .WithWorkingDirectory(folder ?? Directory.GetCurrentDirectory())

@@ -22,6 +22,8 @@ public sealed class ShutdownTests
     [InlineData(Side.Server, ProgramSignal.Interrupt, "v2")]
     [InlineData(Side.Client, ProgramSignal.Terminate, "v2")]
     [InlineData(Side.Client, ProgramSignal.Interrupt, "v1")]
+    [InlineData(Side.Server, ProgramSignal.HangUp, "v2")]
+    [InlineData(Side.Client, ProgramSignal.HangUp, "v2")]
     public async Task A_response_under_way_is_completed_and_nothing_new_begins(Side side, ProgramSignal signal, string protocol)
     {
         var halfway = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);

@@ -7,6 +7,9 @@ namespace VTunnel.Testing.Programs;
 /// <summary>A signal that ends programs in order.</summary>
 public enum ProgramSignal
 {
+    /// <summary>The terminal is gone.</summary>
+    HangUp = 1,
+
     /// <summary>Ctrl-C.</summary>
     Interrupt = 2,
 

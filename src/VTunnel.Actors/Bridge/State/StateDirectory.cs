@@ -61,12 +61,26 @@ public sealed class StateDirectory
     public string Path => _path;
 
     /// <summary>Where the state is unless told otherwise: <c>$XDG_STATE_HOME/vtunnel</c>, else <c>~/.local/state/vtunnel</c>.</summary>
-    public static string DefaultPath(Func<string, string?> environment)
+    /// <exception cref="BridgeException">There is no home folder, either.</exception>
+    public static string DefaultPath(Func<string, string?> environment) =>
+        DefaultPath(environment, static () => Environment.GetFolderPath(Environment.SpecialFolder.UserProfile, Environment.SpecialFolderOption.DoNotVerify));
+
+    /// <param name="environment">The variables.</param>
+    /// <param name="account">The home folder that the system knows for this user, which is asked for where no variable names one.</param>
+    internal static string DefaultPath(Func<string, string?> environment, Func<string> account)
     {
         ArgumentNullException.ThrowIfNull(environment);
-        return environment("XDG_STATE_HOME") is { Length: > 0 } state && System.IO.Path.IsPathRooted(state)
-            ? System.IO.Path.Combine(state, "vtunnel")
-            : System.IO.Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".local", "state", "vtunnel");
+        if (environment("XDG_STATE_HOME") is { Length: > 0 } state && System.IO.Path.IsPathRooted(state))
+            return System.IO.Path.Combine(state, "vtunnel");
+
+        // As it is, whether it exists or not: state that lands somewhere else is not found again.
+        var given = OperatingSystem.IsWindows() ? null : environment("HOME");
+        var home = string.IsNullOrEmpty(given) ? account() : given;
+
+        // A user whom the system does not know, as in a container, is said to live in "/".
+        if (!System.IO.Path.IsPathRooted(home) || (string.IsNullOrEmpty(given) && home == "/"))
+            throw new BridgeException(BridgeError.Invalid, $"there is no home folder for the state ({(string.IsNullOrEmpty(given) ? "HOME is not set" : $"HOME is '{given}'")}); give --state-dir DIR");
+        return System.IO.Path.Combine(home, ".local", "state", "vtunnel");
     }
 
     /// <summary>The contexts that there are, by name.</summary>
