@@ -32,6 +32,8 @@ public sealed class TunnelClient : IAsyncDisposable
     private readonly IActorRef _actor;
     private readonly TaskCompletionSource _completion = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly ILogger _logger;
+    private readonly Once? _preparation;
+    private TunnelExtensions _extensions;
     private int _disposed;
     private volatile int _state = (int)TunnelClientState.Disconnected;
 
@@ -41,7 +43,8 @@ public sealed class TunnelClient : IAsyncDisposable
         TunnelClientOptions options,
         TunnelExtensions? extensions,
         ILoggerFactory? loggerFactory,
-        TunnelMetrics? metrics)
+        TunnelMetrics? metrics,
+        Func<Task<TunnelExtensions>>? prepare = null)
     {
         var validation = new TunnelClientOptionsValidator().Validate(null, options);
         if (validation.Failed)
@@ -49,6 +52,9 @@ public sealed class TunnelClient : IAsyncDisposable
 
         loggerFactory ??= NullLoggerFactory.Instance;
         _options = options;
+        _extensions = extensions ?? TunnelExtensions.None;
+        if (prepare is not null)
+            _preparation = new Once(async () => Volatile.Write(ref _extensions, await prepare().ConfigureAwait(false)));
         _system = system;
         _ownsSystem = ownsSystem;
         _logger = loggerFactory.CreateLogger("VTunnel.Client");
@@ -59,7 +65,7 @@ public sealed class TunnelClient : IAsyncDisposable
             options,
             _connector,
             _dialer,
-            extensions ?? TunnelExtensions.None,
+            () => Volatile.Read(ref _extensions),
             metrics ?? TunnelMetrics.Shared,
             observer,
             Random.Shared.NextDouble,
@@ -90,6 +96,11 @@ public sealed class TunnelClient : IAsyncDisposable
         TunnelMetrics? metrics = null) =>
         new(system, ownsSystem: false, options, extensions, loggerFactory, metrics);
 
+    /// <summary>Makes a client whose extensions are not there yet; it asks for them once, before it connects.</summary>
+    internal static TunnelClient CreateHosted(
+        ActorSystem system, TunnelClientOptions options, Func<Task<TunnelExtensions>> prepare, ILoggerFactory loggerFactory, TunnelMetrics metrics) =>
+        new(system, ownsSystem: false, options, null, loggerFactory, metrics, prepare);
+
     /// <summary>Where the client is in its life.</summary>
     public TunnelClientState State => (TunnelClientState)_state;
 
@@ -111,7 +122,14 @@ public sealed class TunnelClient : IAsyncDisposable
     }
 
     /// <summary>Connects without waiting.</summary>
-    public void Start() => _actor.Tell(TunnelClientProtocol.Connect.Instance, ActorRefs.NoSender);
+    public void Start()
+    {
+        // Nearly always done already: the host prepares the client before it starts it.
+        if (PrepareAsync() is { IsCompletedSuccessfully: false } preparing)
+            _ = StartAfterAsync(preparing);
+        else
+            _actor.Tell(TunnelClientProtocol.Connect.Instance, ActorRefs.NoSender);
+    }
 
     /// <summary>
     /// Forwards a port of the server, now and after every reconnect. Completes when the server listens; while there is
@@ -158,9 +176,20 @@ public sealed class TunnelClient : IAsyncDisposable
         _completion.TrySetResult();
     }
 
+    /// <summary>Completes when the client may connect: when its extensions are there.</summary>
+    internal Task PrepareAsync() => _preparation?.RunAsync() ?? Task.CompletedTask;
+
+    private async Task StartAfterAsync(Task preparing)
+    {
+        // Where it fails, the host does not start and says why.
+        await preparing.ConfigureAwait(false);
+        _actor.Tell(TunnelClientProtocol.Connect.Instance, ActorRefs.NoSender);
+    }
+
     private async Task<object> AskAsync(object question, CancellationToken cancellationToken)
     {
         ObjectDisposedException.ThrowIf(Volatile.Read(ref _disposed) != 0, this);
+        await PrepareAsync().WaitAsync(cancellationToken).ConfigureAwait(false);
         return await _actor.Ask<object>(question, Timeout.InfiniteTimeSpan, cancellationToken).ConfigureAwait(false);
     }
 
