@@ -29,7 +29,7 @@ public static class VTunnelHostingExtensions
     /// <see cref="TunnelServerOptions.DrainTimeout"/> before Kestrel closes.
     /// </summary>
     /// <param name="builder">The application.</param>
-    /// <param name="configure">Applied after the configuration section <see cref="TunnelServerOptions.SectionName"/> of whoever bound it.</param>
+    /// <param name="configure">Sets options.</param>
     /// <exception cref="OptionsValidationException">At start, naming every invalid option.</exception>
     /// <exception cref="InvalidOperationException">The host has a tunnel server already, or an actor system of its own.</exception>
     public static TBuilder AddVTunnelServer<TBuilder>(this TBuilder builder, Action<TunnelServerOptions>? configure = null)
@@ -40,6 +40,7 @@ public static class VTunnelHostingExtensions
         parts.Claim(ServerName, "AddVTunnelServer was called before; a host has one tunnel server.");
         services.AddOptions<TunnelServerOptions>().Configure(options => configure?.Invoke(options)).ValidateOnStart();
         services.TryAddEnumerable(ServiceDescriptor.Singleton<IValidateOptions<TunnelServerOptions>, TunnelServerOptionsValidator>());
+        services.TryAddEnumerable(ServiceDescriptor.Singleton<IValidateOptions<TunnelServerOptions>, BoundOptionsRefusal<TunnelServerOptions>>());
         services.TryAddSingleton<TunnelEndpoint>();
         services.AddRouting();
         AddMetrics(services);
@@ -64,6 +65,26 @@ public static class VTunnelHostingExtensions
     }
 
     /// <summary>
+    /// Adds a tunnel server whose options stand in configuration, e.g. <c>VTunnel:Server</c> of <c>appsettings.json</c>:
+    /// every property under its name, durations as <c>2s</c> or <c>00:00:02</c>, addresses as text, tokens as in a token file.
+    /// </summary>
+    /// <param name="builder">The application.</param>
+    /// <param name="section">Where they stand. Read once, at start.</param>
+    /// <param name="configure">Sets further options, after those of the section.</param>
+    /// <exception cref="OptionsValidationException">At start, naming every key that is not known, every value that is not understood, and every invalid option.</exception>
+    /// <exception cref="InvalidOperationException">The host has a tunnel server already, or an actor system of its own.</exception>
+    public static TBuilder AddVTunnelServer<TBuilder>(this TBuilder builder, IConfiguration section, Action<TunnelServerOptions>? configure = null)
+        where TBuilder : IHostApplicationBuilder
+    {
+        ArgumentNullException.ThrowIfNull(section);
+        return builder.AddVTunnelServer(options =>
+        {
+            OptionSections.Read(section, options);
+            configure?.Invoke(options);
+        });
+    }
+
+    /// <summary>
     /// Adds a tunnel client, <see cref="TunnelClient"/>, that connects when the host has started and drains when it stops.
     /// Services of the host may connect it earlier, in their <c>StartAsync</c>.
     /// </summary>
@@ -78,6 +99,7 @@ public static class VTunnelHostingExtensions
             throw new InvalidOperationException("AddVTunnelClient was called before; a host has one tunnel client. Make others with TunnelClient.Create.");
         services.AddOptions<TunnelClientOptions>().Configure(options => configure?.Invoke(options)).ValidateOnStart();
         services.TryAddEnumerable(ServiceDescriptor.Singleton<IValidateOptions<TunnelClientOptions>, TunnelClientOptionsValidator>());
+        services.TryAddEnumerable(ServiceDescriptor.Singleton<IValidateOptions<TunnelClientOptions>, BoundOptionsRefusal<TunnelClientOptions>>());
         AddMetrics(services);
 
         // Made with the services of the host, when no actor runs yet: so it asks for extensions when it is used.
@@ -93,6 +115,26 @@ public static class VTunnelHostingExtensions
             provider.GetRequiredService<TunnelMetrics>()));
         services.AddHostedService<TunnelClientRunner>();
         return builder;
+    }
+
+    /// <summary>
+    /// Adds a tunnel client whose options stand in configuration, e.g. <c>VTunnel:Client</c> of <c>appsettings.json</c>:
+    /// every property under its name, durations as <c>2s</c> or <c>00:00:02</c>, forwards as <c>9000=localhost:3000</c>.
+    /// </summary>
+    /// <param name="builder">The application.</param>
+    /// <param name="section">Where they stand. Read once, at start.</param>
+    /// <param name="configure">Sets further options, after those of the section.</param>
+    /// <exception cref="OptionsValidationException">At start, naming every key that is not known, every value that is not understood, and every invalid option.</exception>
+    /// <exception cref="InvalidOperationException">The host has a tunnel client already, or an actor system of its own.</exception>
+    public static TBuilder AddVTunnelClient<TBuilder>(this TBuilder builder, IConfiguration section, Action<TunnelClientOptions>? configure = null)
+        where TBuilder : IHostApplicationBuilder
+    {
+        ArgumentNullException.ThrowIfNull(section);
+        return builder.AddVTunnelClient(options =>
+        {
+            OptionSections.Read(section, options);
+            configure?.Invoke(options);
+        });
     }
 
     /// <summary>
@@ -221,6 +263,22 @@ public static class VTunnelHostingExtensions
         services.AddHostedService(provider => provider.GetRequiredService<EngineService>());
         return parts;
     }
+}
+
+/// <summary>
+/// Refuses options that .NET's binder has read (<c>services.Configure(section)</c>, <c>BindConfiguration</c>): it leaves out what it
+/// cannot read, tokens among it, and a server without tokens is open.
+/// </summary>
+internal sealed class BoundOptionsRefusal<TOptions>(IEnumerable<IOptionsChangeTokenSource<TOptions>> sources) : IValidateOptions<TOptions>
+    where TOptions : class
+{
+    // Whoever binds options to a section has this registered with it.
+    private readonly bool _isBound = sources.Any();
+
+    public ValidateOptionsResult Validate(string? name, TOptions options) => _isBound
+        ? ValidateOptionsResult.Fail(
+            $"{typeof(TOptions).Name}: bound to configuration with .NET's binder, which leaves out what it cannot read; give the section to AddVTunnelServer or AddVTunnelClient instead")
+        : ValidateOptionsResult.Success;
 }
 
 /// <summary>What the actor system of a host is made of.</summary>

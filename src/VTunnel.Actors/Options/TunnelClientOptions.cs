@@ -5,7 +5,7 @@ namespace VTunnel.Options;
 /// <summary>Where a client dials and what it forwards.</summary>
 public sealed record TunnelClientOptions
 {
-    /// <summary>The configuration section that hosts bind: <c>VTunnel:Client</c>.</summary>
+    /// <summary>The usual name of the configuration section, <c>VTunnel:Client</c>, for whoever gives it to <c>AddVTunnelClient</c>; nothing reads it by itself.</summary>
     public const string SectionName = "VTunnel:Client";
 
     /// <summary>The server: <c>ws://</c> or <c>wss://</c> (<c>http</c> and <c>https</c> mean the same). Required.</summary>

@@ -22,7 +22,7 @@ public enum ProtocolPreference
 /// </remarks>
 public sealed record TunnelServerOptions
 {
-    /// <summary>The configuration section that hosts bind: <c>VTunnel:Server</c>.</summary>
+    /// <summary>The usual name of the configuration section, <c>VTunnel:Server</c>, for whoever gives it to <c>AddVTunnelServer</c>; nothing reads it by itself.</summary>
     public const string SectionName = "VTunnel:Server";
 
     /// <summary>The address on which ports are opened for clients. Default 127.0.0.1. Anything else lets others on the network in.</summary>
