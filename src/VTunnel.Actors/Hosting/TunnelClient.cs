@@ -114,6 +114,7 @@ public sealed class TunnelClient : IAsyncDisposable
     public event EventHandler<TunnelClientStateChangedEventArgs>? StateChanged;
 
     /// <summary>Connects, and completes when the first session is up. With auto-reconnect a failed attempt is repeated until <paramref name="cancellationToken"/>; the client goes on trying after that.</summary>
+    /// <exception cref="OperationCanceledException">Cancelled: before the call, then nothing is dialled; later, then only the waiting ends.</exception>
     /// <exception cref="TunnelConnectException">No connection and auto-reconnect is off.</exception>
     public async Task ConnectAsync(CancellationToken cancellationToken = default)
     {
@@ -135,11 +136,18 @@ public sealed class TunnelClient : IAsyncDisposable
     /// Forwards a port of the server, now and after every reconnect. Completes when the server listens; while there is
     /// no connection, that is when there is one again.
     /// </summary>
+    /// <param name="rule">What to forward; it takes the place of one of the same port.</param>
+    /// <param name="cancellationToken">Ends the waiting. The forward stays, and is open sooner or later.</param>
+    /// <exception cref="ArgumentException">The rule is invalid; every fault is named.</exception>
+    /// <exception cref="OperationCanceledException">Cancelled; where it was before the call, nothing is forwarded.</exception>
     /// <exception cref="ListenRefusedException">The server refused; the message is its reason. With auto-reconnect it is asked again from time to time all the same.</exception>
     /// <exception cref="TunnelConnectException">The client has stopped.</exception>
     public async Task ListenAsync(ForwardRule rule, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(rule);
+        var faults = TunnelClientOptionsValidator.Check(rule);
+        if (faults.Count > 0)
+            throw new ArgumentException(string.Join("; ", faults.Select(fault => fault.Value is null ? fault.Problem : $"{fault.Value}: {fault.Problem}")), nameof(rule));
         switch (await AskAsync(new TunnelClientProtocol.Listen(rule), cancellationToken).ConfigureAwait(false))
         {
             case TunnelClientProtocol.ListenRefused refused:
@@ -189,6 +197,7 @@ public sealed class TunnelClient : IAsyncDisposable
     private async Task<object> AskAsync(object question, CancellationToken cancellationToken)
     {
         ObjectDisposedException.ThrowIf(Volatile.Read(ref _disposed) != 0, this);
+        cancellationToken.ThrowIfCancellationRequested();
         await PrepareAsync().WaitAsync(cancellationToken).ConfigureAwait(false);
         return await _actor.Ask<object>(question, Timeout.InfiniteTimeSpan, cancellationToken).ConfigureAwait(false);
     }
