@@ -7,6 +7,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using VTunnel.Extensions;
 using VTunnel.Hosting;
+using VTunnel.Options;
 using VTunnel.Routing;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
@@ -105,6 +106,17 @@ public sealed class EmbeddingTests
     }
 
     [Fact]
+    public async Task A_proxy_that_is_gone_keeps_the_host_from_starting_at_once()
+    {
+        var builder = Host.CreateEmptyApplicationBuilder(null);
+        builder.Services.AddHostedService<ProxyEndingService>();
+        builder.AddVTunnelServer(options => options.Proxy = new ProxyOptions());
+        using var host = builder.Build();
+        var fault = await Assert.ThrowsAsync<ProxyListenException>(() => host.StartAsync().WaitAsync(TestTimeouts.Long));
+        Assert.Equal("The proxy cannot listen: its actor has failed; the log says why", fault.Message);
+    }
+
+    [Fact]
     public void What_there_can_be_one_of_is_refused_when_it_is_added_twice()
     {
         var builder = Host.CreateEmptyApplicationBuilder(null);
@@ -163,6 +175,17 @@ public sealed class EmbeddingTests
         protected override void PreStart() => started.TrySetResult();
 
         protected override void OnReceive(object message) => Unhandled(message);
+    }
+
+    private sealed class ProxyEndingService(ActorSystem system) : IHostedService
+    {
+        public async Task StartAsync(CancellationToken cancellationToken)
+        {
+            var proxy = await system.ActorSelection("/user/tunnel-server/proxy").ResolveOne(TestTimeouts.Long, cancellationToken);
+            await proxy.GracefulStop(TestTimeouts.Long);
+        }
+
+        public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
     }
 
     private sealed class ConnectingService(TunnelClient client, ActorSystem system) : IHostedService
