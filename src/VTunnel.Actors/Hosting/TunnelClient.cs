@@ -34,6 +34,9 @@ public sealed class TunnelClient : IAsyncDisposable
     private readonly ILogger _logger;
     private readonly Once? _preparation;
     private TunnelExtensions _extensions;
+    private readonly CancellationTokenSource _over = new();
+    private TunnelConnectException? _failure;
+    private int _isStopTold;
     private int _disposed;
     private volatile int _state = (int)TunnelClientState.Disconnected;
 
@@ -70,6 +73,8 @@ public sealed class TunnelClient : IAsyncDisposable
             observer,
             Random.Shared.NextDouble,
             _logger));
+        observer.Tell(new ObserverActor.Watch(_actor));
+        _ = WatchSystemAsync();
 
         // Whoever does not look at Completion must not be told of it by the finaliser.
         _ = _completion.Task.ContinueWith(
@@ -123,8 +128,11 @@ public sealed class TunnelClient : IAsyncDisposable
     }
 
     /// <summary>Connects without waiting.</summary>
+    /// <exception cref="ObjectDisposedException">The client has been disposed of.</exception>
     public void Start()
     {
+        ObjectDisposedException.ThrowIf(Volatile.Read(ref _disposed) != 0, this);
+
         // Nearly always done already: the host prepares the client before it starts it.
         if (PrepareAsync() is { IsCompletedSuccessfully: false } preparing)
             _ = StartAfterAsync(preparing);
@@ -157,7 +165,10 @@ public sealed class TunnelClient : IAsyncDisposable
         }
     }
 
-    /// <summary>Lets streams finish for <see cref="TunnelClientOptions.DrainTimeout"/> at most, then ends the session and frees everything.</summary>
+    /// <summary>
+    /// Lets streams finish for <see cref="TunnelClientOptions.DrainTimeout"/> at most, then ends the session and frees everything.
+    /// Handlers of <see cref="StateChanged"/> have been told of the end then, unless one of them blocks.
+    /// </summary>
     public async ValueTask DisposeAsync()
     {
         if (Interlocked.Exchange(ref _disposed, 1) != 0)
@@ -166,19 +177,25 @@ public sealed class TunnelClient : IAsyncDisposable
             return;
         }
 
-        try
+        if (!_over.IsCancellationRequested)
         {
-            await _actor.Ask<TunnelClientProtocol.Stopped>(TunnelClientProtocol.Stop.Instance, _options.DrainTimeout + StopGrace)
-                .ConfigureAwait(false);
-        }
-        catch (AskTimeoutException)
-        {
-            // Streams that do not end are cut by the actor's stop.
+            try
+            {
+                using var patience = CancellationTokenSource.CreateLinkedTokenSource(_over.Token);
+                await _actor.Ask<TunnelClientProtocol.Stopped>(TunnelClientProtocol.Stop.Instance, _options.DrainTimeout + StopGrace, patience.Token)
+                    .ConfigureAwait(false);
+            }
+            catch (Exception e) when (e is AskTimeoutException or OperationCanceledException)
+            {
+                // Streams that do not end are cut by the actor's stop; or all is over already.
+            }
         }
 
         _system.Stop(_actor);
+        await _completion.Task.WaitAsync(StopGrace).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         if (_ownsSystem)
             await _system.Terminate().ConfigureAwait(false);
+        OnStateChanged(new TunnelClientProtocol.StateChanged(TunnelClientState.Stopped, "stopped", null));
         _connector.Dispose();
         await _dialer.DisposeAsync().ConfigureAwait(false);
         _completion.TrySetResult();
@@ -199,12 +216,46 @@ public sealed class TunnelClient : IAsyncDisposable
         ObjectDisposedException.ThrowIf(Volatile.Read(ref _disposed) != 0, this);
         cancellationToken.ThrowIfCancellationRequested();
         await PrepareAsync().WaitAsync(cancellationToken).ConfigureAwait(false);
-        return await _actor.Ask<object>(question, Timeout.InfiniteTimeSpan, cancellationToken).ConfigureAwait(false);
+
+        // An actor that is gone answers nothing.
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, _over.Token);
+        try
+        {
+            return await _actor.Ask<object>(question, Timeout.InfiniteTimeSpan, either.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
+        {
+            return new TunnelClientProtocol.Failed(_failure ?? new TunnelConnectException(ConnectError.Stopped, "the client was stopped"));
+        }
+    }
+
+    /// <summary>With its actor system the observer is gone as well, maybe before it was told.</summary>
+    private async Task WatchSystemAsync()
+    {
+        try
+        {
+            await _system.WhenTerminated.WaitAsync(_over.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException)
+        {
+            return;
+        }
+
+        OnStateChanged(new TunnelClientProtocol.StateChanged(TunnelClientState.Stopped, "the actor system has ended", null));
     }
 
     private void OnStateChanged(TunnelClientProtocol.StateChanged change)
     {
+        if (change.State == TunnelClientState.Stopped)
+        {
+            if (Interlocked.Exchange(ref _isStopTold, 1) != 0)
+                return;
+            _failure = change.Failure;
+        }
+
         _state = (int)change.State;
+        if (change.State == TunnelClientState.Stopped)
+            _ = _over.CancelAsync();
         try
         {
             StateChanged?.Invoke(this, new TunnelClientStateChangedEventArgs(change.State, change.Reason));
@@ -224,11 +275,23 @@ public sealed class TunnelClient : IAsyncDisposable
     /// <summary>Runs the application's handlers, so that one that blocks or throws harms no tunnel.</summary>
     private sealed class ObserverActor(Action<TunnelClientProtocol.StateChanged> handler) : UntypedActor
     {
+        /// <summary>The client's actor; its end without a word is the end of the client, too.</summary>
+        public sealed record Watch(IActorRef Client);
+
         protected override void OnReceive(object message)
         {
-            if (message is not TunnelClientProtocol.StateChanged change)
+            var change = message switch
             {
-                Unhandled(message);
+                TunnelClientProtocol.StateChanged told => told,
+                Terminated => new TunnelClientProtocol.StateChanged(TunnelClientState.Stopped, "the client failed", null),
+                _ => null,
+            };
+            if (change is null)
+            {
+                if (message is Watch watch)
+                    Context.Watch(watch.Client);
+                else
+                    Unhandled(message);
                 return;
             }
 

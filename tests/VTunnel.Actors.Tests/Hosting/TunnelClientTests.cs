@@ -64,5 +64,59 @@ public sealed class TunnelClientTests
         await Assert.ThrowsAsync<SocketException>(() => visitor.ConnectAsync("127.0.0.1", cancelled));
     }
 
+    [Fact]
+    public async Task The_end_of_the_actor_system_is_the_end_of_the_client()
+    {
+        await using var server = await TunnelPair.StartServerAsync();
+        var system = ActorSystem.Create("application");
+        await using var client = TunnelClient.Create(system, new TunnelClientOptions { Server = TunnelPair.AddressOf(server), AutoReconnect = true });
+        await client.ConnectAsync().WaitAsync(TestTimeouts.Long);
+        await system.Terminate();
+        await client.Completion.WaitAsync(TestTimeouts.Long);
+        Assert.Equal(TunnelClientState.Stopped, client.State);
+        var connecting = await Assert.ThrowsAsync<TunnelConnectException>(() => client.ConnectAsync().WaitAsync(TestTimeouts.Long));
+        Assert.Equal(ConnectError.Stopped, connecting.Code);
+        var listening = await Assert.ThrowsAsync<TunnelConnectException>(() => client.ListenAsync(Rule(9000, 1)).WaitAsync(TestTimeouts.Long));
+        Assert.Equal(ConnectError.Stopped, listening.Code);
+    }
+
+    [Fact]
+    public async Task Whoever_waits_for_a_client_is_told_of_the_end_of_its_actor_system()
+    {
+        var system = ActorSystem.Create("application");
+        await using var client = TunnelClient.Create(system, new TunnelClientOptions { Server = new Uri("ws://127.0.0.1:1/"), AutoReconnect = true });
+        var connecting = client.ConnectAsync();
+        var listening = client.ListenAsync(Rule(9000, 1));
+        await system.Terminate();
+        await Assert.ThrowsAsync<TunnelConnectException>(() => connecting.WaitAsync(TestTimeouts.Long));
+        await Assert.ThrowsAsync<TunnelConnectException>(() => listening.WaitAsync(TestTimeouts.Long));
+    }
+
+    /// <summary>It once ended the actor system before the last change was told, in about every second run.</summary>
+    [Fact]
+    public async Task After_a_client_was_disposed_of_everybody_knows_that_it_has_stopped()
+    {
+        for (var run = 0; run < 20; run++)
+        {
+            var states = new ConcurrentQueue<TunnelClientState>();
+            var client = TunnelClient.Create(new TunnelClientOptions { Server = new Uri("ws://127.0.0.1:1/") });
+            client.StateChanged += (_, change) => states.Enqueue(change.State);
+            await client.DisposeAsync();
+            Assert.Equal(TunnelClientState.Stopped, client.State);
+            Assert.Equal([TunnelClientState.Stopped], states);
+            Assert.True(client.Completion.IsCompletedSuccessfully);
+        }
+    }
+
+    [Fact]
+    public async Task A_client_that_was_disposed_of_can_be_used_no_more()
+    {
+        var client = TunnelClient.Create(new TunnelClientOptions { Server = new Uri("ws://127.0.0.1:1/") });
+        await client.DisposeAsync();
+        Assert.Throws<ObjectDisposedException>(client.Start);
+        await Assert.ThrowsAsync<ObjectDisposedException>(() => client.ConnectAsync());
+        await Assert.ThrowsAsync<ObjectDisposedException>(() => client.ListenAsync(Rule(9000, 1)));
+    }
+
     private static ForwardRule Rule(int port, int targetPort) => new(port, new ForwardTarget(TargetScheme.Tcp, "127.0.0.1", targetPort));
 }
