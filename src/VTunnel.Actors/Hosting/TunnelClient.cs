@@ -82,9 +82,11 @@ public sealed class TunnelClient : IAsyncDisposable
     }
 
     /// <summary>Makes a client with an actor system of its own.</summary>
+    /// <param name="options">Where to dial and what to forward.</param>
+    /// <param name="loggerFactory">Where to log, what Akka logs of the actor system included; null for nowhere.</param>
     /// <exception cref="OptionsValidationException">The options are invalid; every fault is named.</exception>
     public static TunnelClient Create(TunnelClientOptions options, ILoggerFactory? loggerFactory = null) =>
-        new(ActorSystem.Create("vtunnel-client", EngineConfiguration.Own), ownsSystem: true, options, null, loggerFactory, null);
+        new(EngineConfiguration.CreateSystem("vtunnel-client", loggerFactory), ownsSystem: true, options, null, loggerFactory, null);
 
     /// <summary>Makes a client in an actor system that exists.</summary>
     /// <param name="system">Where its actors live; it outlives the client.</param>

@@ -1,12 +1,14 @@
 using System.Collections.Concurrent;
 using System.Net.Sockets;
 using Akka.Actor;
+using Microsoft.Extensions.Logging;
 using VTunnel.Carriers;
 using VTunnel.Hosting;
 using VTunnel.Options;
 using VTunnel.Routing;
 using VTunnel.Supervision;
 using VTunnel.Testing;
+using VTunnel.Testing.Diagnostics;
 using VTunnel.Testing.Network;
 
 namespace VTunnel.Actors.Tests.Hosting;
@@ -116,6 +118,24 @@ public sealed class TunnelClientTests
         Assert.Throws<ObjectDisposedException>(client.Start);
         await Assert.ThrowsAsync<ObjectDisposedException>(() => client.ConnectAsync());
         await Assert.ThrowsAsync<ObjectDisposedException>(() => client.ListenAsync(Rule(9000, 1)));
+    }
+
+    [Fact]
+    public async Task What_Akka_logs_of_a_client_goes_where_its_other_lines_go()
+    {
+        using var log = new CapturedLog();
+        using var loggers = LoggerFactory.Create(builder => builder.AddProvider(log));
+        await using var client = TunnelClient.Create(new TunnelClientOptions { Server = new Uri("ws://127.0.0.1:1/") }, loggers);
+        client.StateChanged += (_, _) => throw new InvalidOperationException("a handler that throws");
+        client.Start();
+        await log.Lines.WaitForAsync("a handler that throws");
+    }
+
+    [Fact]
+    public void Without_a_place_for_its_lines_an_actor_system_of_the_engine_writes_none()
+    {
+        using var system = EngineConfiguration.CreateSystem("silent", null);
+        Assert.Empty(system.Settings.Loggers);
     }
 
     private static ForwardRule Rule(int port, int targetPort) => new(port, new ForwardTarget(TargetScheme.Tcp, "127.0.0.1", targetPort));
