@@ -54,7 +54,7 @@ public sealed class TunnelClient : IAsyncDisposable
             throw new OptionsValidationException(nameof(TunnelClientOptions), typeof(TunnelClientOptions), validation.Failures);
 
         loggerFactory ??= NullLoggerFactory.Instance;
-        _options = options;
+        _options = options = options.Copy();
         _extensions = extensions ?? TunnelExtensions.None;
         if (prepare is not null)
             _preparation = new Once(async () => Volatile.Write(ref _extensions, await prepare().ConfigureAwait(false)));

@@ -41,12 +41,13 @@ public static class VTunnelHostingExtensions
         services.AddOptions<TunnelServerOptions>().Configure(options => configure?.Invoke(options)).ValidateOnStart();
         services.TryAddEnumerable(ServiceDescriptor.Singleton<IValidateOptions<TunnelServerOptions>, TunnelServerOptionsValidator>());
         services.TryAddEnumerable(ServiceDescriptor.Singleton<IValidateOptions<TunnelServerOptions>, BoundOptionsRefusal<TunnelServerOptions>>());
+        services.TryAddSingleton<ServerOptions>();
         services.TryAddSingleton<TunnelEndpoint>();
         services.AddRouting();
         AddMetrics(services);
         parts.Engine.Add((akka, provider) => akka.WithActors((system, registry) =>
         {
-            var options = provider.GetRequiredService<IOptions<TunnelServerOptions>>().Value;
+            var options = provider.GetRequiredService<ServerOptions>().Value;
             var loggerFactory = provider.GetRequiredService<ILoggerFactory>();
             var server = system.ActorOf(
                 TunnelServerActor.Props(
@@ -265,6 +266,12 @@ public static class VTunnelHostingExtensions
     }
 }
 
+/// <summary>The server's options as they were at the start: whoever has the instance can set it at any time.</summary>
+internal sealed class ServerOptions(IOptions<TunnelServerOptions> options)
+{
+    public TunnelServerOptions Value { get; } = options.Value.Copy();
+}
+
 /// <summary>
 /// Refuses options that .NET's binder has read (<c>services.Configure(section)</c>, <c>BindConfiguration</c>): it leaves out what it
 /// cannot read, tokens among it, and a server without tokens is open.
@@ -340,7 +347,7 @@ internal sealed class EngineService : IHostedLifecycleService
 }
 
 /// <summary>Lets sessions finish while Kestrel is still there.</summary>
-internal sealed class TunnelServerDrain(IRequiredActor<TunnelServerActor> server, IOptions<TunnelServerOptions> options) : IHostedLifecycleService
+internal sealed class TunnelServerDrain(IRequiredActor<TunnelServerActor> server, ServerOptions options) : IHostedLifecycleService
 {
     /// <summary>What an orderly end may take beyond the drain itself.</summary>
     private static readonly TimeSpan Grace = TimeSpan.FromSeconds(5);

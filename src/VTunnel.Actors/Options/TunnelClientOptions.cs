@@ -73,6 +73,15 @@ public sealed record TunnelClientOptions
 
     /// <summary>How certificates of <c>tls://</c> targets are checked.</summary>
     public TlsTrustOptions TargetTls { get; set; } = new();
+
+    /// <summary>The options as they are now.</summary>
+    internal TunnelClientOptions Copy() => this with
+    {
+        Forwards = [.. Forwards],
+        Headers = [.. Headers],
+        ServerTls = ServerTls with { },
+        TargetTls = TargetTls with { },
+    };
 }
 
 /// <summary>Whom a TLS connection trusts.</summary>

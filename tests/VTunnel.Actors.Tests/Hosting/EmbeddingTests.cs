@@ -5,6 +5,9 @@ using Akka.Hosting;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Options;
+using VTunnel.Access;
+using VTunnel.Carriers;
 using VTunnel.Extensions;
 using VTunnel.Hosting;
 using VTunnel.Options;
@@ -114,6 +117,25 @@ public sealed class EmbeddingTests
         using var host = builder.Build();
         var fault = await Assert.ThrowsAsync<ProxyListenException>(() => host.StartAsync().WaitAsync(TestTimeouts.Long));
         Assert.Equal("The proxy cannot listen: its actor has failed; the log says why", fault.Message);
+    }
+
+    [Fact]
+    public async Task Tokens_that_are_taken_out_of_the_options_of_a_running_server_do_not_open_it()
+    {
+        await using var server = await TunnelPair.StartServerAsync(options => options.Tokens = [AccessTokens.EntryFor("alice", AccessTokens.Generate())]);
+        server.Services.GetRequiredService<IOptions<TunnelServerOptions>>().Value.Tokens = [];
+        await using var stranger = TunnelClient.Create(new TunnelClientOptions { Server = TunnelPair.AddressOf(server) });
+        await Assert.ThrowsAsync<TunnelConnectException>(() => stranger.ConnectAsync().WaitAsync(TestTimeouts.Long));
+    }
+
+    [Fact]
+    public void What_the_library_says_of_itself_comes_with_it()
+    {
+        foreach (var type in new[] { typeof(TunnelClient), typeof(VTunnel.Protocol.V2.V2Session) })
+        {
+            var text = File.ReadAllText(Path.ChangeExtension(type.Assembly.Location, ".xml"));
+            Assert.Contains($"<member name=\"T:{type.FullName}\">", text, StringComparison.Ordinal);
+        }
     }
 
     [Fact]
