@@ -102,7 +102,7 @@ public sealed class TunnelClientActor : ReconnectingActor
     private TunnelClientState _state = TunnelClientState.Disconnected;
     private TunnelConnectException? _failure;
 
-    /// <inheritdoc cref="Props"/>
+    /// <summary>Made with what <c>Props</c> says.</summary>
     public TunnelClientActor(
         TunnelClientOptions options,
         ICarrierConnector connector,
