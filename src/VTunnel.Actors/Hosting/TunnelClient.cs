@@ -197,7 +197,7 @@ public sealed class TunnelClient : IAsyncDisposable
         await _completion.Task.WaitAsync(StopGrace).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         if (_ownsSystem)
             await _system.Terminate().ConfigureAwait(false);
-        OnStateChanged(new TunnelClientProtocol.StateChanged(TunnelClientState.Stopped, "stopped", null));
+        TellOfEnd("stopped");
         _connector.Dispose();
         await _dialer.DisposeAsync().ConfigureAwait(false);
         _completion.TrySetResult();
@@ -243,7 +243,20 @@ public sealed class TunnelClient : IAsyncDisposable
             return;
         }
 
-        OnStateChanged(new TunnelClientProtocol.StateChanged(TunnelClientState.Stopped, "the actor system has ended", null));
+        TellOfEnd("the actor system has ended");
+    }
+
+    /// <summary>In place of the observer; where that has told it already, nothing happens.</summary>
+    private void TellOfEnd(string reason)
+    {
+        try
+        {
+            OnStateChanged(new TunnelClientProtocol.StateChanged(TunnelClientState.Stopped, reason, null));
+        }
+        catch (Exception)
+        {
+            // It is a handler's, which is to harm nobody else; the supervisor of an observer would only log it.
+        }
     }
 
     private void OnStateChanged(TunnelClientProtocol.StateChanged change)

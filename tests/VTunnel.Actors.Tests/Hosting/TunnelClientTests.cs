@@ -73,6 +73,7 @@ public sealed class TunnelClientTests
         var system = ActorSystem.Create("application");
         await using var client = TunnelClient.Create(system, new TunnelClientOptions { Server = TunnelPair.AddressOf(server), AutoReconnect = true });
         await client.ConnectAsync().WaitAsync(TestTimeouts.Long);
+        client.StateChanged += (_, _) => throw new InvalidOperationException("a handler that throws");
         await system.Terminate();
         await client.Completion.WaitAsync(TestTimeouts.Long);
         Assert.Equal(TunnelClientState.Stopped, client.State);
