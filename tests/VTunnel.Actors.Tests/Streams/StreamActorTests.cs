@@ -214,7 +214,7 @@ public sealed class StreamActorTests : VirtualTimeKit
     public async Task Middleware_that_fails_or_returns_nothing_refuses_the_stream_and_says_so(bool isVisitor, bool throws)
     {
         var endpoint = new FakeEndpoint();
-        var extensions = new TunnelExtensions(null, throws ? [new Failing()] : [new Forgetting(), new Naming("outer")]);
+        var extensions = new TunnelExtensions(null, throws ? [new Failing()] : [new Naming("inner"), new Forgetting()]);
         if (isVisitor)
         {
             StartVisitor(endpoint, extensions);
