@@ -44,6 +44,14 @@ public sealed class TunnelMetrics
         var instruments = new TunnelInstruments(meter);
         _server = new RoleMetrics(instruments, "server");
         _client = new RoleMetrics(instruments, "client");
+
+        // Asked for, so that a listener that comes late sees what there is and not only what changes.
+        Level("vtunnel.sessions", "{session}", "Sessions that are up.", static role => role.Sessions);
+        Level("vtunnel.listeners", "{listener}", "Ports that are open for clients.", static role => role.Listeners);
+        Level("vtunnel.streams", "{stream}", "Connections that are carried.", static role => role.Streams);
+
+        void Level(string name, string unit, string description, Func<RoleMetrics, long> level) =>
+            meter.CreateObservableUpDownCounter(name, () => new[] { _server.Measure(level), _client.Measure(level) }, unit, description);
     }
 
     /// <summary>Instruments of the process, for clients without a host.</summary>
@@ -52,15 +60,9 @@ public sealed class TunnelMetrics
     internal RoleMetrics For(TunnelRole role) => role == TunnelRole.Server ? _server : _client;
 }
 
-/// <summary>The instruments themselves; one of each per meter.</summary>
+/// <summary>The instruments that count what happens; one of each per meter.</summary>
 internal sealed class TunnelInstruments(Meter meter)
 {
-    public UpDownCounter<long> Sessions { get; } = meter.CreateUpDownCounter<long>("vtunnel.sessions", "{session}", "Sessions that are up.");
-
-    public UpDownCounter<long> Listeners { get; } = meter.CreateUpDownCounter<long>("vtunnel.listeners", "{listener}", "Ports that are open for clients.");
-
-    public UpDownCounter<long> Streams { get; } = meter.CreateUpDownCounter<long>("vtunnel.streams", "{stream}", "Connections that are carried.");
-
     public Counter<long> StreamBytes { get; } = meter.CreateCounter<long>("vtunnel.stream.bytes", "By", "Payload carried.");
 
     public Counter<long> StreamsEnded { get; } = meter.CreateCounter<long>("vtunnel.streams.ended", "{stream}", "Connections that ended, by how.");
@@ -77,22 +79,33 @@ internal sealed class RoleMetrics(TunnelInstruments instruments, string role)
     ];
 
     private readonly KeyValuePair<string, object?> _role = new("role", role);
+    private long _sessions;
+    private long _listeners;
+    private long _streams;
 
-    public void SessionStarted() => instruments.Sessions.Add(1, _role);
+    public long Sessions => Volatile.Read(ref _sessions);
 
-    public void SessionEnded() => instruments.Sessions.Add(-1, _role);
+    public long Listeners => Volatile.Read(ref _listeners);
 
-    public void ListenerOpened() => instruments.Listeners.Add(1, _role);
+    public long Streams => Volatile.Read(ref _streams);
 
-    public void ListenerClosed() => instruments.Listeners.Add(-1, _role);
+    public void SessionStarted() => Interlocked.Increment(ref _sessions);
 
-    public void StreamStarted() => instruments.Streams.Add(1, _role);
+    public void SessionEnded() => Interlocked.Decrement(ref _sessions);
+
+    public void ListenerOpened() => Interlocked.Increment(ref _listeners);
+
+    public void ListenerClosed() => Interlocked.Decrement(ref _listeners);
+
+    public void StreamStarted() => Interlocked.Increment(ref _streams);
 
     public void StreamEnded(StreamEnd end)
     {
-        instruments.Streams.Add(-1, _role);
+        Interlocked.Decrement(ref _streams);
         instruments.StreamsEnded.Add(1, _role, Ends[(int)end]);
     }
+
+    public Measurement<long> Measure(Func<RoleMetrics, long> level) => new(level(this), _role);
 
     public void BytesIn(int count) => instruments.StreamBytes.Add(count, _role, In);
 

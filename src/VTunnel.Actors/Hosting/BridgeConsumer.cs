@@ -69,7 +69,7 @@ public sealed class BridgeConsumer : IAsyncDisposable
             clock,
             Random.Shared.NextDouble,
             logger);
-        var system = ActorSystem.Create("vtunnel-consumer", EngineConfiguration.Own);
+        var system = EngineConfiguration.CreateSystem("vtunnel-consumer", loggers);
         return new BridgeConsumer(system, system.ActorOf(ConsumerActor.Props(parts), "consumer"), dialer, user, options.DrainTimeout);
     }
 
@@ -96,7 +96,7 @@ public sealed class BridgeConsumer : IAsyncDisposable
             TimeProvider.System,
             Random.Shared.NextDouble,
             Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance) { OpensPorts = false };
-        var system = ActorSystem.Create("vtunnel-consumer", EngineConfiguration.Own);
+        var system = EngineConfiguration.CreateSystem("vtunnel-consumer", null);
         return new BridgeConsumer(system, system.ActorOf(ConsumerActor.Props(parts), "consumer"), dialer, user, TimeSpan.Zero);
     }
 

@@ -45,7 +45,7 @@ public sealed class BridgePublisher : IAsyncDisposable
         var targets = new TargetDialer(options.TargetConnectTimeout, new TlsTrustOptions(), loggers);
         var parts = new PublisherParts(
             identity, state.OpenPublisherStore(context), dialer, targets, options, TunnelMetrics.Shared, clock, Random.Shared.NextDouble, logger);
-        var system = ActorSystem.Create("vtunnel-publisher", EngineConfiguration.Own);
+        var system = EngineConfiguration.CreateSystem("vtunnel-publisher", loggers);
         return new BridgePublisher(system, system.ActorOf(PublisherActor.Props(parts), "publisher"), parts, targets);
     }
 

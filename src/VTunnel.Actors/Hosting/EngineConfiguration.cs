@@ -1,4 +1,8 @@
+using Akka.Actor;
+using Akka.Actor.Setup;
 using Akka.Configuration;
+using Akka.Hosting.Logging;
+using Microsoft.Extensions.Logging;
 
 namespace VTunnel.Hosting;
 
@@ -17,4 +21,13 @@ internal static class EngineConfiguration
 
     /// <summary>For a system that nobody but the engine has actors in.</summary>
     public static Config Own { get; } = WithoutSerializers.WithFallback(Akka);
+
+    /// <summary>Makes a system that nobody but the engine has actors in. What Akka logs of it goes where the engine's lines go, or nowhere.</summary>
+    public static ActorSystem CreateSystem(string name, ILoggerFactory? loggers)
+    {
+        // Unasked, Akka writes to standard output.
+        var config = ConfigurationFactory.ParseString(loggers is null ? "akka.loggers = []" : $"akka.loggers = [\"{typeof(LoggerFactoryLogger).FullName}, Akka.Hosting\"]");
+        var setup = ActorSystemSetup.Create(BootstrapSetup.Create().WithConfig(config.WithFallback(Own)));
+        return ActorSystem.Create(name, loggers is null ? setup : setup.And(new LoggerFactorySetup(loggers)));
+    }
 }

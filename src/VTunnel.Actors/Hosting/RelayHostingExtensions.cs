@@ -68,7 +68,7 @@ public sealed class BridgeRelay : IAsyncDisposable
     internal BridgeRelay(RelayStore store, RelayOptions options, TimeProvider clock, ILoggerFactory loggers)
     {
         var logger = loggers.CreateLogger("VTunnel.Relay");
-        _system = ActorSystem.Create("vtunnel-relay", EngineConfiguration.Own);
+        _system = EngineConfiguration.CreateSystem("vtunnel-relay", loggers);
         _actor = _system.ActorOf(RelayActor.Props(store, options, logger), "relay");
         Endpoint = new RelayEndpoint(store, options, clock, _actor, logger);
     }

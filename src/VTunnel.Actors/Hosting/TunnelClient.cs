@@ -32,6 +32,11 @@ public sealed class TunnelClient : IAsyncDisposable
     private readonly IActorRef _actor;
     private readonly TaskCompletionSource _completion = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly ILogger _logger;
+    private readonly Once? _preparation;
+    private TunnelExtensions _extensions;
+    private readonly CancellationTokenSource _over = new();
+    private TunnelConnectException? _failure;
+    private int _isStopTold;
     private int _disposed;
     private volatile int _state = (int)TunnelClientState.Disconnected;
 
@@ -41,14 +46,18 @@ public sealed class TunnelClient : IAsyncDisposable
         TunnelClientOptions options,
         TunnelExtensions? extensions,
         ILoggerFactory? loggerFactory,
-        TunnelMetrics? metrics)
+        TunnelMetrics? metrics,
+        Func<Task<TunnelExtensions>>? prepare = null)
     {
         var validation = new TunnelClientOptionsValidator().Validate(null, options);
         if (validation.Failed)
             throw new OptionsValidationException(nameof(TunnelClientOptions), typeof(TunnelClientOptions), validation.Failures);
 
         loggerFactory ??= NullLoggerFactory.Instance;
-        _options = options;
+        _options = options = options.Copy();
+        _extensions = extensions ?? TunnelExtensions.None;
+        if (prepare is not null)
+            _preparation = new Once(async () => Volatile.Write(ref _extensions, await prepare().ConfigureAwait(false)));
         _system = system;
         _ownsSystem = ownsSystem;
         _logger = loggerFactory.CreateLogger("VTunnel.Client");
@@ -59,11 +68,13 @@ public sealed class TunnelClient : IAsyncDisposable
             options,
             _connector,
             _dialer,
-            extensions ?? TunnelExtensions.None,
+            () => Volatile.Read(ref _extensions),
             metrics ?? TunnelMetrics.Shared,
             observer,
             Random.Shared.NextDouble,
             _logger));
+        observer.Tell(new ObserverActor.Watch(_actor));
+        _ = WatchSystemAsync();
 
         // Whoever does not look at Completion must not be told of it by the finaliser.
         _ = _completion.Task.ContinueWith(
@@ -71,9 +82,11 @@ public sealed class TunnelClient : IAsyncDisposable
     }
 
     /// <summary>Makes a client with an actor system of its own.</summary>
+    /// <param name="options">Where to dial and what to forward.</param>
+    /// <param name="loggerFactory">Where to log, what Akka logs of the actor system included; null for nowhere.</param>
     /// <exception cref="OptionsValidationException">The options are invalid; every fault is named.</exception>
     public static TunnelClient Create(TunnelClientOptions options, ILoggerFactory? loggerFactory = null) =>
-        new(ActorSystem.Create("vtunnel-client", EngineConfiguration.Own), ownsSystem: true, options, null, loggerFactory, null);
+        new(EngineConfiguration.CreateSystem("vtunnel-client", loggerFactory), ownsSystem: true, options, null, loggerFactory, null);
 
     /// <summary>Makes a client in an actor system that exists.</summary>
     /// <param name="system">Where its actors live; it outlives the client.</param>
@@ -90,6 +103,11 @@ public sealed class TunnelClient : IAsyncDisposable
         TunnelMetrics? metrics = null) =>
         new(system, ownsSystem: false, options, extensions, loggerFactory, metrics);
 
+    /// <summary>Makes a client whose extensions are not there yet; it asks for them once, before it connects.</summary>
+    internal static TunnelClient CreateHosted(
+        ActorSystem system, TunnelClientOptions options, Func<Task<TunnelExtensions>> prepare, ILoggerFactory loggerFactory, TunnelMetrics metrics) =>
+        new(system, ownsSystem: false, options, null, loggerFactory, metrics, prepare);
+
     /// <summary>Where the client is in its life.</summary>
     public TunnelClientState State => (TunnelClientState)_state;
 
@@ -103,6 +121,7 @@ public sealed class TunnelClient : IAsyncDisposable
     public event EventHandler<TunnelClientStateChangedEventArgs>? StateChanged;
 
     /// <summary>Connects, and completes when the first session is up. With auto-reconnect a failed attempt is repeated until <paramref name="cancellationToken"/>; the client goes on trying after that.</summary>
+    /// <exception cref="OperationCanceledException">Cancelled: before the call, then nothing is dialled; later, then only the waiting ends.</exception>
     /// <exception cref="TunnelConnectException">No connection and auto-reconnect is off.</exception>
     public async Task ConnectAsync(CancellationToken cancellationToken = default)
     {
@@ -111,17 +130,34 @@ public sealed class TunnelClient : IAsyncDisposable
     }
 
     /// <summary>Connects without waiting.</summary>
-    public void Start() => _actor.Tell(TunnelClientProtocol.Connect.Instance, ActorRefs.NoSender);
+    /// <exception cref="ObjectDisposedException">The client has been disposed of.</exception>
+    public void Start()
+    {
+        ObjectDisposedException.ThrowIf(Volatile.Read(ref _disposed) != 0, this);
+
+        // Nearly always done already: the host prepares the client before it starts it.
+        if (PrepareAsync() is { IsCompletedSuccessfully: false } preparing)
+            _ = StartAfterAsync(preparing);
+        else
+            _actor.Tell(TunnelClientProtocol.Connect.Instance, ActorRefs.NoSender);
+    }
 
     /// <summary>
     /// Forwards a port of the server, now and after every reconnect. Completes when the server listens; while there is
     /// no connection, that is when there is one again.
     /// </summary>
+    /// <param name="rule">What to forward; it takes the place of one of the same port.</param>
+    /// <param name="cancellationToken">Ends the waiting. The forward stays, and is open sooner or later.</param>
+    /// <exception cref="ArgumentException">The rule is invalid; every fault is named.</exception>
+    /// <exception cref="OperationCanceledException">Cancelled; where it was before the call, nothing is forwarded.</exception>
     /// <exception cref="ListenRefusedException">The server refused; the message is its reason. With auto-reconnect it is asked again from time to time all the same.</exception>
     /// <exception cref="TunnelConnectException">The client has stopped.</exception>
     public async Task ListenAsync(ForwardRule rule, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(rule);
+        var faults = TunnelClientOptionsValidator.Check(rule);
+        if (faults.Count > 0)
+            throw new ArgumentException(string.Join("; ", faults.Select(fault => fault.Value is null ? fault.Problem : $"{fault.Value}: {fault.Problem}")), nameof(rule));
         switch (await AskAsync(new TunnelClientProtocol.Listen(rule), cancellationToken).ConfigureAwait(false))
         {
             case TunnelClientProtocol.ListenRefused refused:
@@ -131,7 +167,10 @@ public sealed class TunnelClient : IAsyncDisposable
         }
     }
 
-    /// <summary>Lets streams finish for <see cref="TunnelClientOptions.DrainTimeout"/> at most, then ends the session and frees everything.</summary>
+    /// <summary>
+    /// Lets streams finish for <see cref="TunnelClientOptions.DrainTimeout"/> at most, then ends the session and frees everything.
+    /// Handlers of <see cref="StateChanged"/> have been told of the end then, unless one of them blocks.
+    /// </summary>
     public async ValueTask DisposeAsync()
     {
         if (Interlocked.Exchange(ref _disposed, 1) != 0)
@@ -140,33 +179,98 @@ public sealed class TunnelClient : IAsyncDisposable
             return;
         }
 
-        try
+        if (!_over.IsCancellationRequested)
         {
-            await _actor.Ask<TunnelClientProtocol.Stopped>(TunnelClientProtocol.Stop.Instance, _options.DrainTimeout + StopGrace)
-                .ConfigureAwait(false);
-        }
-        catch (AskTimeoutException)
-        {
-            // Streams that do not end are cut by the actor's stop.
+            try
+            {
+                using var patience = CancellationTokenSource.CreateLinkedTokenSource(_over.Token);
+                await _actor.Ask<TunnelClientProtocol.Stopped>(TunnelClientProtocol.Stop.Instance, _options.DrainTimeout + StopGrace, patience.Token)
+                    .ConfigureAwait(false);
+            }
+            catch (Exception e) when (e is AskTimeoutException or OperationCanceledException)
+            {
+                // Streams that do not end are cut by the actor's stop; or all is over already.
+            }
         }
 
         _system.Stop(_actor);
+        await _completion.Task.WaitAsync(StopGrace).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         if (_ownsSystem)
             await _system.Terminate().ConfigureAwait(false);
+        TellOfEnd("stopped");
         _connector.Dispose();
         await _dialer.DisposeAsync().ConfigureAwait(false);
         _completion.TrySetResult();
     }
 
+    /// <summary>Completes when the client may connect: when its extensions are there.</summary>
+    internal Task PrepareAsync() => _preparation?.RunAsync() ?? Task.CompletedTask;
+
+    private async Task StartAfterAsync(Task preparing)
+    {
+        // Where it fails, the host does not start and says why.
+        await preparing.ConfigureAwait(false);
+        _actor.Tell(TunnelClientProtocol.Connect.Instance, ActorRefs.NoSender);
+    }
+
     private async Task<object> AskAsync(object question, CancellationToken cancellationToken)
     {
         ObjectDisposedException.ThrowIf(Volatile.Read(ref _disposed) != 0, this);
-        return await _actor.Ask<object>(question, Timeout.InfiniteTimeSpan, cancellationToken).ConfigureAwait(false);
+        cancellationToken.ThrowIfCancellationRequested();
+        await PrepareAsync().WaitAsync(cancellationToken).ConfigureAwait(false);
+
+        // An actor that is gone answers nothing.
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, _over.Token);
+        try
+        {
+            return await _actor.Ask<object>(question, Timeout.InfiniteTimeSpan, either.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
+        {
+            return new TunnelClientProtocol.Failed(_failure ?? new TunnelConnectException(ConnectError.Stopped, "the client was stopped"));
+        }
+    }
+
+    /// <summary>With its actor system the observer is gone as well, maybe before it was told.</summary>
+    private async Task WatchSystemAsync()
+    {
+        try
+        {
+            await _system.WhenTerminated.WaitAsync(_over.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException)
+        {
+            return;
+        }
+
+        TellOfEnd("the actor system has ended");
+    }
+
+    /// <summary>In place of the observer; where that has told it already, nothing happens.</summary>
+    private void TellOfEnd(string reason)
+    {
+        try
+        {
+            OnStateChanged(new TunnelClientProtocol.StateChanged(TunnelClientState.Stopped, reason, null));
+        }
+        catch (Exception)
+        {
+            // It is a handler's, which is to harm nobody else; the supervisor of an observer would only log it.
+        }
     }
 
     private void OnStateChanged(TunnelClientProtocol.StateChanged change)
     {
+        if (change.State == TunnelClientState.Stopped)
+        {
+            if (Interlocked.Exchange(ref _isStopTold, 1) != 0)
+                return;
+            _failure = change.Failure;
+        }
+
         _state = (int)change.State;
+        if (change.State == TunnelClientState.Stopped)
+            _ = _over.CancelAsync();
         try
         {
             StateChanged?.Invoke(this, new TunnelClientStateChangedEventArgs(change.State, change.Reason));
@@ -186,11 +290,23 @@ public sealed class TunnelClient : IAsyncDisposable
     /// <summary>Runs the application's handlers, so that one that blocks or throws harms no tunnel.</summary>
     private sealed class ObserverActor(Action<TunnelClientProtocol.StateChanged> handler) : UntypedActor
     {
+        /// <summary>The client's actor; its end without a word is the end of the client, too.</summary>
+        public sealed record Watch(IActorRef Client);
+
         protected override void OnReceive(object message)
         {
-            if (message is not TunnelClientProtocol.StateChanged change)
+            var change = message switch
             {
-                Unhandled(message);
+                TunnelClientProtocol.StateChanged told => told,
+                Terminated => new TunnelClientProtocol.StateChanged(TunnelClientState.Stopped, "the client failed", null),
+                _ => null,
+            };
+            if (change is null)
+            {
+                if (message is Watch watch)
+                    Context.Watch(watch.Client);
+                else
+                    Unhandled(message);
                 return;
             }
 

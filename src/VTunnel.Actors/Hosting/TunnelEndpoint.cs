@@ -5,7 +5,6 @@ using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.Features;
 using Microsoft.AspNetCore.Server.Kestrel.Core.Features;
 using Microsoft.Extensions.Logging;
-using Microsoft.Extensions.Options;
 using VTunnel.Access;
 using VTunnel.Carriers;
 using VTunnel.Diagnostics;
@@ -29,7 +28,7 @@ internal sealed class TunnelEndpoint
     private readonly ILogger _logger;
     private int _v1Sessions;
 
-    public TunnelEndpoint(IOptions<TunnelServerOptions> options, IRequiredActor<TunnelServerActor> server, ILoggerFactory loggerFactory)
+    public TunnelEndpoint(ServerOptions options, IRequiredActor<TunnelServerActor> server, ILoggerFactory loggerFactory)
     {
         _options = options.Value;
         _server = server;
@@ -41,7 +40,7 @@ internal sealed class TunnelEndpoint
     public Task GuardAsync(HttpContext context, RequestDelegate next)
     {
         AccessToken? token = null;
-        if (_options.Tokens.Count > 0)
+        if (_tokens.IsRequired)
         {
             token = Identify(context.Request);
             if (token is null)

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
+using VTunnel.Routing;
 
 namespace VTunnel.Options;
 
@@ -13,10 +14,10 @@ internal static class OptionRules
         token.Length > 0 && token.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '.' or '_' or '~' or '+' or '/' or '=');
 
     /// <summary>What is wrong with a browser origin, or null.</summary>
-    public static string? OriginProblem(string origin)
+    public static string? OriginProblem(string? origin)
     {
         const string form = "an origin is SCHEME://HOST[:PORT] and nothing after it, such as https://app.example.com";
-        if (!Uri.TryCreate(origin, UriKind.Absolute, out var uri) || !origin.Contains("://", StringComparison.Ordinal) || uri.Host.Length == 0)
+        if (origin is null || !Uri.TryCreate(origin, UriKind.Absolute, out var uri) || !origin.Contains("://", StringComparison.Ordinal) || uri.Host.Length == 0)
             return form;
         return uri.UserInfo.Length > 0 || uri.Query.Length > 0 || uri.Fragment.Length > 0 || uri.AbsolutePath is not ("/" or "")
             || origin.EndsWith('/')
@@ -25,29 +26,49 @@ internal static class OptionRules
     }
 
     /// <summary>What is wrong with a header, or null. A value may be secret and is never part of the answer.</summary>
-    public static string? HeaderProblem(string name, string value)
+    public static string? HeaderProblem(string? name, string? value)
     {
-        if (name.Length == 0 || !name.All(IsTokenCharacter))
+        if (string.IsNullOrEmpty(name) || !name.All(IsTokenCharacter))
             return "the name of a header consists of letters, digits and hyphens; write 'Name: value'";
         if (name.StartsWith("Sec-WebSocket-", StringComparison.OrdinalIgnoreCase)
             || name.Equals("Connection", StringComparison.OrdinalIgnoreCase)
             || name.Equals("Upgrade", StringComparison.OrdinalIgnoreCase))
             return "the WebSocket handshake sets this header itself; leave it out";
-        return value.Any(c => c is not '\t' and (< ' ' or > '~'))
+        return value is null || value.Any(c => c is not '\t' and (< ' ' or > '~'))
             ? "the value of a header consists of visible ASCII characters and blanks"
             : null;
     }
 
     /// <summary>What is wrong with a header for requests of visitors, or null.</summary>
-    public static string? InjectedHeaderProblem(string name, string value)
+    public static string? InjectedHeaderProblem(string? name, string? value)
     {
-        if (name.Length == 0 || !name.All(IsTokenCharacter))
+        if (string.IsNullOrEmpty(name) || !name.All(IsTokenCharacter))
             return "the name of a header consists of letters, digits and hyphens; write 'Name: value'";
         if (name.ToUpperInvariant() is "CONNECTION" or "CONTENT-LENGTH" or "EXPECT" or "HOST" or "KEEP-ALIVE" or "TE" or "TRAILER" or "TRANSFER-ENCODING" or "UPGRADE")
             return "this header belongs to the connection or the body and cannot be replaced; leave it out";
-        return value.Any(c => c is not '\t' and (< ' ' or > '~'))
+        return value is null || value.Any(c => c is not '\t' and (< ' ' or > '~'))
             ? "the value of a header consists of visible ASCII characters and blanks"
             : null;
+    }
+
+    /// <summary>What is wrong with a pattern for hosts, or null: hosts are compared with it as they are once normalised.</summary>
+    public static string? PatternProblem(HostPattern pattern)
+    {
+        if (!Enum.IsDefined(pattern.Kind))
+            return $"{pattern.Kind} is no kind of a pattern; use {nameof(HostPattern)}.{nameof(HostPattern.TryParse)}";
+        return pattern.Port is < 1 or > 65535
+            ? $"the port is {pattern.Port}; it must be from 1 to 65535"
+            : NameProblem(pattern.Name, pattern.Kind == HostPatternKind.Exact);
+    }
+
+    /// <summary>What is wrong with a host that has to be normalised already, or null.</summary>
+    public static string? NameProblem(string? name, bool mayBeAddress)
+    {
+        if (!HostName.TryNormalize(name, out var normal))
+            return $"'{name}' is neither a host name nor an address";
+        if (!mayBeAddress && HostName.AddressOf(normal) is not null)
+            return $"'{name}' is an address; a name is needed";
+        return normal == name ? null : $"'{name}' is not in the form in which hosts are compared; write '{normal}'";
     }
 
     /// <summary>What is wrong with a file that should hold PEM certificates, or null.</summary>

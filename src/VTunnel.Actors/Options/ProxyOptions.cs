@@ -54,6 +54,15 @@ public sealed record ProxyOptions
 
     /// <summary>Connections of visitors at a time. Default 20,000; one more waits until another ends.</summary>
     public int MaxConnections { get; set; } = 20_000;
+
+    /// <summary>The options as they are now.</summary>
+    internal ProxyOptions Copy() => this with
+    {
+        Credentials = [.. Credentials],
+        Allowed = [.. Allowed],
+        Addresses = [.. Addresses],
+        CertificateChain = [.. CertificateChain],
+    };
 }
 
 /// <summary>A user of the proxy.</summary>

@@ -5,7 +5,7 @@ namespace VTunnel.Options;
 /// <summary>Where a client dials and what it forwards.</summary>
 public sealed record TunnelClientOptions
 {
-    /// <summary>The configuration section that hosts bind: <c>VTunnel:Client</c>.</summary>
+    /// <summary>The usual name of the configuration section, <c>VTunnel:Client</c>, for whoever gives it to <c>AddVTunnelClient</c>; nothing reads it by itself.</summary>
     public const string SectionName = "VTunnel:Client";
 
     /// <summary>The server: <c>ws://</c> or <c>wss://</c> (<c>http</c> and <c>https</c> mean the same). Required.</summary>
@@ -73,6 +73,15 @@ public sealed record TunnelClientOptions
 
     /// <summary>How certificates of <c>tls://</c> targets are checked.</summary>
     public TlsTrustOptions TargetTls { get; set; } = new();
+
+    /// <summary>The options as they are now.</summary>
+    internal TunnelClientOptions Copy() => this with
+    {
+        Forwards = [.. Forwards],
+        Headers = [.. Headers],
+        ServerTls = ServerTls with { },
+        TargetTls = TargetTls with { },
+    };
 }
 
 /// <summary>Whom a TLS connection trusts.</summary>

@@ -54,6 +54,14 @@ public sealed class TunnelClientOptionsValidator : IValidateOptions<TunnelClient
         return faults;
     }
 
+    /// <summary>Everything that is wrong with one forward; empty when nothing is.</summary>
+    internal static IReadOnlyList<OptionFault> Check(ForwardRule rule)
+    {
+        var faults = new OptionFaults();
+        CheckForwards([rule], faults);
+        return faults;
+    }
+
     private static void CheckServer(Uri? server, OptionFaults faults)
     {
         const string key = nameof(TunnelClientOptions.Server);
@@ -88,22 +96,53 @@ public sealed class TunnelClientOptionsValidator : IValidateOptions<TunnelClient
         var targets = new Dictionary<string, ForwardTarget>(StringComparer.Ordinal);
         foreach (var rule in forwards)
         {
+            if (rule is null)
+            {
+                faults.Add(key, null, "a forward is null; leave it out");
+                continue;
+            }
+
+            if (rule.Domain is { Name: null })
+            {
+                faults.Add(key, null, "a domain has no name; read one with HostPattern.TryParse");
+                continue;
+            }
+
+            if (rule.Target is not { Host: not null } target)
+            {
+                faults.Add(key, rule.Source, "the target is missing; give a host and a port, such as localhost:3000");
+                continue;
+            }
+
             var kind = rule.Domain is null ? "port" : "domain";
             if (rule.Domain is null && rule.RemotePort is < 1 or > 65535)
                 faults.Add(key, rule.ToString(), $"the server's port is {rule.RemotePort}; it must be from 1 to 65535");
-            else if (!targets.TryAdd(rule.Source, rule.Target))
+            else if (rule.Domain is { } domain && OptionRules.PatternProblem(domain) is { } wrong)
+                faults.Add(key, rule.ToString(), wrong);
+            else if (!targets.TryAdd(rule.Source, target))
                 faults.Add(key, rule.ToString(), $"{kind} {rule.Source} already leads to {targets[rule.Source]}; give each {kind} one target");
 
-            foreach (var header in rule.Headers)
-            {
-                if (OptionRules.InjectedHeaderProblem(header.Name, header.Value) is { } reason)
-                    faults.Add(key, $"{rule} -H {header.Name}", reason);
-            }
-
-            if (rule.Target.Port is < 1 or > 65535)
-                faults.Add(key, rule.ToString(), $"the target's port is {rule.Target.Port}; it must be from 1 to 65535");
-            if (!ForwardParser.IsHost(rule.Target.Host, out var problem))
+            CheckHeaders(rule, faults);
+            if (!Enum.IsDefined(target.Scheme))
+                faults.Add(key, rule.ToString(), $"the scheme is {target.Scheme}; it must be one of {string.Join(", ", Enum.GetNames<TargetScheme>())}");
+            if (target.Port is < 1 or > 65535)
+                faults.Add(key, rule.ToString(), $"the target's port is {target.Port}; it must be from 1 to 65535");
+            if (!ForwardParser.IsHost(target.Host, out var problem))
                 faults.Add(key, rule.ToString(), problem);
+        }
+    }
+
+    private static void CheckHeaders(ForwardRule rule, OptionFaults faults)
+    {
+        const string key = nameof(TunnelClientOptions.Forwards);
+        if (rule.Headers is null)
+            faults.Add(key, rule.ToString(), "a list of headers is needed; it may be empty");
+        foreach (var header in rule.Headers ?? [])
+        {
+            if (header is null)
+                faults.Add(key, rule.ToString(), "a header is null; leave it out");
+            else if (OptionRules.InjectedHeaderProblem(header.Name, header.Value) is { } reason)
+                faults.Add(key, $"{rule} -H {header.Name}", reason);
         }
     }
 
@@ -120,7 +159,7 @@ public sealed class TunnelClientOptionsValidator : IValidateOptions<TunnelClient
                 faults.Add(key, name, "the token is sent in this header; give the token or the header, not both");
         }
 
-        if (options.Token is { } token && !OptionRules.IsToken(token.Value))
+        if (options.Token is { } token && (token.Value is null || !OptionRules.IsToken(token.Value)))
             faults.Add(nameof(options.Token), null, OptionRules.TokenForm);
     }
 

@@ -18,11 +18,11 @@ public enum ProtocolPreference
 /// <summary>What a tunnel server does and how much of it it allows.</summary>
 /// <remarks>
 /// Properties are settable because <c>Configure&lt;TOptions&gt;</c> of .NET hands an instance to a delegate;
-/// the engine reads them once, at start.
+/// the engine reads them once, at start, and what is set later counts for nothing.
 /// </remarks>
 public sealed record TunnelServerOptions
 {
-    /// <summary>The configuration section that hosts bind: <c>VTunnel:Server</c>.</summary>
+    /// <summary>The usual name of the configuration section, <c>VTunnel:Server</c>, for whoever gives it to <c>AddVTunnelServer</c>; nothing reads it by itself.</summary>
     public const string SectionName = "VTunnel:Server";
 
     /// <summary>The address on which ports are opened for clients. Default 127.0.0.1. Anything else lets others on the network in.</summary>
@@ -81,4 +81,7 @@ public sealed record TunnelServerOptions
 
     /// <summary>The HTTP proxy beside the tunnel; null for none, which is the default.</summary>
     public ProxyOptions? Proxy { get; set; }
+
+    /// <summary>The options as they are now. A list of tokens that is emptied later would open the server.</summary>
+    internal TunnelServerOptions Copy() => this with { Tokens = [.. Tokens], AllowedOrigins = [.. AllowedOrigins], Proxy = Proxy?.Copy() };
 }

@@ -66,11 +66,23 @@ public sealed class TunnelServerOptionsValidator : IValidateOptions<TunnelServer
         faults.Positive(Key(nameof(proxy.KeepAliveTimeout)), proxy.KeepAliveTimeout);
         faults.Positive(Key(nameof(proxy.ConnectTimeout)), proxy.ConnectTimeout);
         faults.Range(Key(nameof(proxy.MaxConnections)), proxy.MaxConnections, 1, int.MaxValue);
-        if (!System.Net.IPAddress.IsLoopback(proxy.Address) && proxy.Credentials.Count == 0 && !proxy.Open)
+        if (proxy.Address is null)
+        {
+            faults.Add(Key(nameof(proxy.Address)), null, "an IP address is needed, such as 127.0.0.1");
+        }
+        else if (!System.Net.IPAddress.IsLoopback(proxy.Address) && proxy.Credentials is null or { Count: 0 } && !proxy.Open)
         {
             faults.Add(Key(nameof(proxy.Address)), proxy.Address.ToString(),
                 "anyone who reaches this address could use the proxy; ask for a password (--proxy-auth USER:PASSWORD), or say that this is meant (--proxy-open)");
         }
+
+        CheckEach(Key(nameof(proxy.Credentials)), proxy.Credentials, faults, static credential => (null, CredentialProblem(credential)));
+        CheckEach(Key(nameof(proxy.Allowed)), proxy.Allowed, faults, static pattern => (pattern.Name is null ? null : pattern.ToString(), OptionRules.PatternProblem(pattern)));
+        CheckEach(Key(nameof(proxy.Addresses)), proxy.Addresses, faults, static host => (
+            host.ToString(),
+            host.Address is null ? "the address is missing; give one, such as 10.0.0.5" : OptionRules.NameProblem(host.Host, mayBeAddress: false)));
+        if (proxy.CertificateChain is null)
+            faults.Add(Key(nameof(proxy.CertificateChain)), null, "a list is needed; it may be empty");
 
         if (proxy.InterceptionAuthority is { } authority)
         {
@@ -79,6 +91,30 @@ public sealed class TunnelServerOptionsValidator : IValidateOptions<TunnelServer
             if (authority.Extensions.OfType<System.Security.Cryptography.X509Certificates.X509BasicConstraintsExtension>().FirstOrDefault() is not { CertificateAuthority: true })
                 faults.Add(Key(nameof(proxy.InterceptionAuthority)), null, "this certificate is not one of an authority; make one with 'vtunnel ca create'");
         }
+    }
+
+    private static void CheckEach<T>(string key, IReadOnlyList<T?>? items, OptionFaults faults, Func<T, (string? Shown, string? Problem)> check)
+        where T : class
+    {
+        if (items is null)
+            faults.Add(key, null, "a list is needed; it may be empty");
+        foreach (var item in items ?? [])
+        {
+            if (item is null)
+                faults.Add(key, null, "one of the list is null; leave it out");
+            else if (check(item) is { Problem: { } problem } found)
+                faults.Add(key, found.Shown, problem);
+        }
+    }
+
+    /// <summary>The first colon parts the two where they are sent (RFC 7617, section 2).</summary>
+    private static string? CredentialProblem(ProxyCredential credential)
+    {
+        if (string.IsNullOrEmpty(credential.User))
+            return "a user of the proxy has no name";
+        if (credential.User.Contains(':', StringComparison.Ordinal))
+            return $"the user's name '{credential.User.Split(':')[0]}:…' has a colon; it ends where the password begins";
+        return credential.Password?.Value is null ? $"the user '{credential.User}' has no password" : null;
     }
 
     private static void CheckTokens(IReadOnlyList<AccessToken>? tokens, OptionFaults faults)
@@ -94,6 +130,12 @@ public sealed class TunnelServerOptionsValidator : IValidateOptions<TunnelServer
         var hashes = new Dictionary<string, string>(StringComparer.Ordinal);
         foreach (var token in tokens)
         {
+            if (token is null)
+            {
+                faults.Add(key, null, "a token is null; leave it out");
+                continue;
+            }
+
             if (string.IsNullOrWhiteSpace(token.Name))
                 faults.Add(key, null, "a token has no name; give each a name of its own for the log");
             else if (!names.Add(token.Name))
@@ -104,7 +146,9 @@ public sealed class TunnelServerOptionsValidator : IValidateOptions<TunnelServer
             else if (!hashes.TryAdd(Convert.ToHexString(token.Sha256.Span), token.Name))
                 faults.Add(key, token.Name, $"the same token as '{hashes[Convert.ToHexString(token.Sha256.Span)]}'; leave one out");
 
-            foreach (var range in token.Ports)
+            if (token.Ports is null)
+                faults.Add(key, token.Name, "a list of ports is needed; an empty one means every port");
+            foreach (var range in token.Ports ?? [])
             {
                 if (range.First < 1 || range.Last > 65535 || range.First > range.Last)
                     faults.Add(key, token.Name, $"the ports {range} are not a range within 1 to 65535");

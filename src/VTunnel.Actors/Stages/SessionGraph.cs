@@ -25,11 +25,11 @@ internal static class SessionGraph
 
     /// <summary>
     /// Protocol v1 over one carrier:
-    /// <code>
+    /// <code><![CDATA[
     /// pump ──V1Message──> encoder ──text──> carrier
     ///   ^                                      │
     ///   └───V1Message──── decoder <───text─────┘
-    /// </code>
+    /// ]]></code>
     /// </summary>
     public static ISessionPump RunV1(
         IMaterializer materializer,
@@ -52,11 +52,11 @@ internal static class SessionGraph
 
     /// <summary>
     /// Protocol v2 over a link, which outlives its carriers:
-    /// <code>
+    /// <code><![CDATA[
     /// pump ──mux frames──> link <──messages──> the carrier of the moment
     ///   ^                    │
     ///   └─────link bytes─────┘
-    /// </code>
+    /// ]]></code>
     /// </summary>
     public static (ISessionPump Pump, ILinkPort Link) RunV2(
         IMaterializer materializer, V2Session protocol, LinkState link, IActorRef session, RoleMetrics metrics) =>

@@ -216,7 +216,7 @@ internal sealed class StreamActor : UntypedActor
         StreamEndpoint wrapped;
         try
         {
-            wrapped = _services.Extensions.Wrap(_endpoint!, _info);
+            wrapped = Wrap(_endpoint!);
         }
         catch (Exception e)
         {
@@ -237,6 +237,18 @@ internal sealed class StreamActor : UntypedActor
             Pump.Attach(key, _visit is null || _endpoint is RefusedEndpoint ? _endpoint : new AnsweringEndpoint(_endpoint), Self);
             OnStarted();
         }
+    }
+
+    private StreamEndpoint Wrap(StreamEndpoint endpoint)
+    {
+        foreach (var middleware in _services.Extensions.Middleware)
+        {
+            // Nothing would carry the stream, and nobody would say so.
+            endpoint = middleware.Wrap(endpoint, _info)
+                ?? throw new InvalidOperationException($"{middleware.GetType()} returned null in place of an endpoint");
+        }
+
+        return endpoint;
     }
 
     private void OnStarted()

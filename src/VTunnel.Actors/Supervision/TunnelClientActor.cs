@@ -88,7 +88,7 @@ public sealed class TunnelClientActor : ReconnectingActor
     private readonly TunnelClientOptions _options;
     private readonly ICarrierConnector _connector;
     private readonly ITargetDialer _dialer;
-    private readonly TunnelExtensions _extensions;
+    private readonly Func<TunnelExtensions> _extensions;
     private readonly TunnelMetrics _metrics;
     private readonly IActorRef _observer;
     private readonly Func<double> _random;
@@ -102,12 +102,12 @@ public sealed class TunnelClientActor : ReconnectingActor
     private TunnelClientState _state = TunnelClientState.Disconnected;
     private TunnelConnectException? _failure;
 
-    /// <inheritdoc cref="Props"/>
+    /// <summary>Made with what <c>Props</c> says.</summary>
     public TunnelClientActor(
         TunnelClientOptions options,
         ICarrierConnector connector,
         ITargetDialer dialer,
-        TunnelExtensions extensions,
+        Func<TunnelExtensions> extensions,
         TunnelMetrics metrics,
         IActorRef observer,
         Func<double> random,
@@ -140,6 +140,18 @@ public sealed class TunnelClientActor : ReconnectingActor
         ICarrierConnector connector,
         ITargetDialer dialer,
         TunnelExtensions extensions,
+        TunnelMetrics metrics,
+        IActorRef observer,
+        Func<double> random,
+        ILogger logger) =>
+        Props(options, connector, dialer, () => extensions, metrics, observer, random, logger);
+
+    /// <summary>The same where extensions are there only when the client connects.</summary>
+    internal static Props Props(
+        TunnelClientOptions options,
+        ICarrierConnector connector,
+        ITargetDialer dialer,
+        Func<TunnelExtensions> extensions,
         TunnelMetrics metrics,
         IActorRef observer,
         Func<double> random,
@@ -211,7 +223,7 @@ public sealed class TunnelClientActor : ReconnectingActor
     private protected override Props CreateSession(string name, ICarrier carrier)
     {
         var wire = carrier.SpeaksV2 ? SessionWires.ForV2Client(_options, carrier) : SessionWires.ForV1Client(_options, carrier);
-        var session = new SessionContext(name, wire, null, _extensions, _metrics.For(TunnelRole.Client), Logger);
+        var session = new SessionContext(name, wire, null, _extensions(), _metrics.For(TunnelRole.Client), Logger);
         return ClientSessionActor.Props(session, _options, [.. _forwards], _dialer);
     }
 

@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Diagnostics.Metrics;
 using System.Net;
 using System.Net.Sockets;
+using Akka.Actor;
 using Microsoft.Extensions.DependencyInjection;
 using VTunnel.Actors.Tests.Hosting;
 using VTunnel.Diagnostics;
@@ -25,7 +26,7 @@ public sealed class TunnelMetricsTests
         var factory = app.Services.GetRequiredService<IMeterFactory>();
         using var books = new MeasuredTotals(factory);
         var client = TunnelClient.Create(
-            Akka.Actor.ActorSystem.Create("metrics"),
+            ActorSystem.Create("metrics"),
             new TunnelClientOptions { Server = TunnelPair.AddressOf(app) },
             metrics: app.Services.GetRequiredService<TunnelMetrics>());
         await client.ConnectAsync().WaitAsync(TestTimeouts.Long);
@@ -51,9 +52,13 @@ public sealed class TunnelMetricsTests
 
         await books.WaitForAsync("vtunnel.streams.ended end=completed role=server", 1);
         await books.WaitForAsync("vtunnel.streams.ended end=completed role=client", 1);
+        var over = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        var system = app.Services.GetRequiredService<ActorSystem>();
+        system.EventStream.Subscribe(system.ActorOf(Props.Create(() => new EndOfSession(over))), typeof(TunnelEvents.SessionEnded));
         await client.DisposeAsync();
-        await books.WaitForAsync("vtunnel.sessions role=server", 0);
-        await books.WaitForAsync("vtunnel.listeners role=server", 0);
+        await over.Task.WaitAsync(TestTimeouts.Long);
+        Assert.Equal(0, books["vtunnel.sessions role=server"]);
+        Assert.Equal(0, books["vtunnel.listeners role=server"]);
         foreach (var role in new[] { "server", "client" })
         {
             Assert.Equal(0, books[$"vtunnel.streams role={role}"]);
@@ -72,6 +77,29 @@ public sealed class TunnelMetricsTests
     }
 
     [Fact]
+    public void A_listener_that_comes_late_sees_what_there_is()
+    {
+        using var provider = new ServiceCollection().AddMetrics().BuildServiceProvider();
+        var factory = provider.GetRequiredService<IMeterFactory>();
+        var server = new TunnelMetrics(factory).For(TunnelRole.Server);
+        server.SessionStarted();
+        server.SessionStarted();
+        server.ListenerOpened();
+        server.StreamStarted();
+        using var books = new MeasuredTotals(factory);
+        Assert.Equal(2, books["vtunnel.sessions role=server"]);
+        Assert.Equal(1, books["vtunnel.listeners role=server"]);
+        Assert.Equal(1, books["vtunnel.streams role=server"]);
+        server.SessionEnded();
+        server.SessionEnded();
+        server.ListenerClosed();
+        server.StreamEnded(StreamEnd.Completed);
+        Assert.Equal(0, books["vtunnel.sessions role=server"]);
+        Assert.Equal(0, books["vtunnel.listeners role=server"]);
+        Assert.Equal(0, books["vtunnel.streams role=server"]);
+    }
+
+    [Fact]
     public void Every_end_of_a_stream_has_a_tag_of_its_own()
     {
         var names = Enum.GetValues<StreamEnd>().Select(RoleMetrics.Name).ToArray();
@@ -79,7 +107,12 @@ public sealed class TunnelMetricsTests
         Assert.All(names, name => Assert.Matches("^[a-z_]+$", name));
     }
 
-    /// <summary>Adds up what the meters of one factory measure, by instrument and tags.</summary>
+    private sealed class EndOfSession(TaskCompletionSource over) : UntypedActor
+    {
+        protected override void OnReceive(object message) => over.TrySetResult();
+    }
+
+    /// <summary>Adds up what the meters of one factory count, by instrument and tags, and asks for levels when they are read.</summary>
     private sealed class MeasuredTotals : IDisposable
     {
         private readonly MeterListener _listener = new();
@@ -106,6 +139,7 @@ public sealed class TunnelMetricsTests
         {
             get
             {
+                _listener.RecordObservableInstruments();
                 lock (_totals)
                     return _totals.GetValueOrDefault(text);
             }
@@ -128,7 +162,7 @@ public sealed class TunnelMetricsTests
             var text = string.Join(' ', tags.ToArray().Select(tag => $"{tag.Key}={tag.Value}").Order(StringComparer.Ordinal).Prepend(instrument.Name));
             lock (_totals)
             {
-                var total = _totals[text] = _totals.GetValueOrDefault(text) + value;
+                var total = _totals[text] = instrument.IsObservable ? value : _totals.GetValueOrDefault(text) + value;
                 foreach (var waiting in _waiting.Where(waiting => waiting.Text == text && waiting.Value == total))
                     waiting.Reached.TrySetResult();
             }

@@ -183,4 +183,56 @@ public sealed class TunnelClientOptionsValidatorTests
             folder.Delete(recursive: true);
         }
     }
+
+    [Fact]
+    public void What_is_null_in_options_is_a_fault_and_no_crash()
+    {
+        var target = new ForwardTarget(TargetScheme.Tcp, "a.test", 1);
+        Assert.Equal(
+            [
+                "Forwards: a forward is null; leave it out",
+                "Forwards: a domain has no name; read one with HostPattern.TryParse",
+                "Forwards '1': the target is missing; give a host and a port, such as localhost:3000",
+                "Forwards '2': the target is missing; give a host and a port, such as localhost:3000",
+                "Forwards '3=a.test:1': a list of headers is needed; it may be empty",
+                "Forwards '4=a.test:1': a header is null; leave it out",
+                "Forwards '5=a.test:1 -H ': the name of a header consists of letters, digits and hyphens; write 'Name: value'",
+                "Forwards '6=a.test:1 -H X': the value of a header consists of visible ASCII characters and blanks",
+                "Headers: the name of a header consists of letters, digits and hyphens; write 'Name: value'",
+                "Headers 'X': the value of a header consists of visible ASCII characters and blanks",
+                "Token: a token consists of letters, digits and -._~+/= only",
+            ],
+            Check(Valid with
+            {
+                Forwards =
+                [
+                    null!,
+                    new ForwardRule(0, target) { Domain = new HostPattern(HostPatternKind.Exact, null!, null) },
+                    new ForwardRule(1, null!),
+                    new ForwardRule(2, target with { Host = null! }),
+                    new ForwardRule(3, target) { Headers = null! },
+                    new ForwardRule(4, target) { Headers = [null!] },
+                    new ForwardRule(5, target) { Headers = [new InjectedHeader(null!, "x")] },
+                    new ForwardRule(6, target) { Headers = [new InjectedHeader("X", null!)] },
+                ],
+                Headers = [KeyValuePair.Create<string, string>(null!, "x"), KeyValuePair.Create<string, string>("X", null!)],
+                Token = new Secret(null!),
+            }));
+    }
+
+    [Fact]
+    public void A_forward_has_a_scheme_that_there_is_and_a_domain_in_the_form_in_which_hosts_are_compared() =>
+        Assert.Equal(
+            [
+                "Forwards '1=a.test:1': the scheme is 77; it must be one of Tcp, Tls",
+                "Forwards 'Web.Test=a.test:1': 'Web.Test' is not in the form in which hosts are compared; write 'web.test'",
+            ],
+            Check(Valid with
+            {
+                Forwards =
+                [
+                    new ForwardRule(1, new ForwardTarget((TargetScheme)77, "a.test", 1)),
+                    new ForwardRule(0, new ForwardTarget(TargetScheme.Tcp, "a.test", 1)) { Domain = new HostPattern(HostPatternKind.Exact, "Web.Test", null) },
+                ],
+            }));
 }

@@ -1,6 +1,7 @@
 using System.Net;
 using VTunnel.Access;
 using VTunnel.Options;
+using VTunnel.Routing;
 
 namespace VTunnel.Actors.Tests.Options;
 
@@ -124,5 +125,91 @@ public sealed class TunnelServerOptionsValidatorTests
     {
         var options = new TunnelServerOptions { Tokens = null!, AllowedOrigins = null! };
         Assert.Equal(["Tokens", "AllowedOrigins"], TunnelServerOptionsValidator.Check(options).Select(fault => fault.Key));
+    }
+
+    [Fact]
+    public void What_is_null_in_lists_is_a_fault_and_no_crash()
+    {
+        var options = new TunnelServerOptions
+        {
+            Tokens = [null!, new AccessToken("a", new byte[32], null!)],
+            AllowedOrigins = [null!],
+            Proxy = new ProxyOptions
+            {
+                Address = null!,
+                Credentials = [null!, new ProxyCredential("a", null!), new ProxyCredential(null!, new Secret("x")), new ProxyCredential("b", new Secret(null!))],
+                Allowed = [null!, new HostPattern(HostPatternKind.Exact, null!, null)],
+                Addresses = [null!, new HostAddress("a.test", null!), new HostAddress(null!, IPAddress.Loopback)],
+                CertificateChain = null!,
+            },
+        };
+        Assert.Equal(
+            [
+                "Tokens: a token is null; leave it out",
+                "Tokens 'a': a list of ports is needed; an empty one means every port",
+                "AllowedOrigins: an origin is SCHEME://HOST[:PORT] and nothing after it, such as https://app.example.com",
+                "Proxy.Address: an IP address is needed, such as 127.0.0.1",
+                "Proxy.Credentials: one of the list is null; leave it out",
+                "Proxy.Credentials: the user 'a' has no password",
+                "Proxy.Credentials: a user of the proxy has no name",
+                "Proxy.Credentials: the user 'b' has no password",
+                "Proxy.Allowed: one of the list is null; leave it out",
+                "Proxy.Allowed: '' is neither a host name nor an address",
+                "Proxy.Addresses: one of the list is null; leave it out",
+                "Proxy.Addresses 'a.test=': the address is missing; give one, such as 10.0.0.5",
+                "Proxy.Addresses '=127.0.0.1': '' is neither a host name nor an address",
+                "Proxy.CertificateChain: a list is needed; it may be empty",
+            ],
+            TunnelServerOptionsValidator.Check(options).Select(fault => fault.ToString()));
+    }
+
+    [Fact]
+    public void Lists_of_the_proxy_that_are_null_are_faults_and_no_crash()
+    {
+        var options = new TunnelServerOptions { Proxy = new ProxyOptions { Address = IPAddress.Any, Credentials = null!, Allowed = null!, Addresses = null! } };
+        Assert.Equal(
+            ["Proxy.Address", "Proxy.Credentials", "Proxy.Allowed", "Proxy.Addresses"],
+            TunnelServerOptionsValidator.Check(options).Select(fault => fault.Key));
+    }
+
+    /// <summary>The first colon ends the name where it is sent: the user could never come in, and part of the name would be the password.</summary>
+    [Fact]
+    public void The_name_of_a_user_of_the_proxy_has_no_colon()
+    {
+        var options = new TunnelServerOptions { Proxy = new ProxyOptions { Credentials = [new ProxyCredential("a:b", new Secret("c"))] } };
+        Assert.Equal(
+            ["Proxy.Credentials: the user's name 'a:…' has a colon; it ends where the password begins"],
+            TunnelServerOptionsValidator.Check(options).Select(fault => fault.ToString()));
+    }
+
+    /// <summary>They are compared as they are: in any other form they would never match.</summary>
+    [Fact]
+    public void Hosts_of_the_proxy_are_in_the_form_in_which_hosts_are_compared()
+    {
+        var options = new TunnelServerOptions
+        {
+            Proxy = new ProxyOptions
+            {
+                Allowed =
+                [
+                    new HostPattern(HostPatternKind.Exact, "Web.Test", null),
+                    new HostPattern(HostPatternKind.Leading, "127.0.0.1", null),
+                    new HostPattern(HostPatternKind.Exact, "web.test", 65536),
+                    new HostPattern((HostPatternKind)9, "web.test", null),
+                    new HostPattern(HostPatternKind.Exact, "::1", 80),
+                ],
+                Addresses = [new HostAddress("Web.Test", IPAddress.Loopback), new HostAddress("10.0.0.1", IPAddress.Loopback)],
+            },
+        };
+        Assert.Equal(
+            [
+                "Proxy.Allowed 'Web.Test': 'Web.Test' is not in the form in which hosts are compared; write 'web.test'",
+                "Proxy.Allowed '*.127.0.0.1': '127.0.0.1' is an address; a name is needed",
+                "Proxy.Allowed 'web.test:65536': the port is 65536; it must be from 1 to 65535",
+                "Proxy.Allowed 'web.test': 9 is no kind of a pattern; use HostPattern.TryParse",
+                "Proxy.Addresses 'Web.Test=127.0.0.1': 'Web.Test' is not in the form in which hosts are compared; write 'web.test'",
+                "Proxy.Addresses '10.0.0.1=127.0.0.1': '10.0.0.1' is an address; a name is needed",
+            ],
+            TunnelServerOptionsValidator.Check(options).Select(fault => fault.ToString()).Select(fault => fault.Replace("'web.test.*'", "'web.test'", StringComparison.Ordinal)));
     }
 }

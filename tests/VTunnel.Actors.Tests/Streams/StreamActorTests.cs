@@ -207,12 +207,14 @@ public sealed class StreamActorTests : VirtualTimeKit
     }
 
     [Theory]
-    [InlineData(true)]
-    [InlineData(false)]
-    public async Task Middleware_that_fails_refuses_the_stream_and_says_so(bool isVisitor)
+    [InlineData(true, true)]
+    [InlineData(false, true)]
+    [InlineData(true, false)]
+    [InlineData(false, false)]
+    public async Task Middleware_that_fails_or_returns_nothing_refuses_the_stream_and_says_so(bool isVisitor, bool throws)
     {
         var endpoint = new FakeEndpoint();
-        var extensions = new TunnelExtensions(null, [new Failing()]);
+        var extensions = new TunnelExtensions(null, throws ? [new Failing()] : [new Naming("inner"), new Forgetting()]);
         if (isVisitor)
         {
             StartVisitor(endpoint, extensions);
@@ -226,7 +228,7 @@ public sealed class StreamActorTests : VirtualTimeKit
 
         ExpectGone();
         await endpoint.Gone.WaitAsync(TestTimeouts.Long);
-        Assert.Contains(_log.Lines, line => line.Text.Contains("a stream middleware failed", StringComparison.Ordinal));
+        Assert.Contains(_log.Lines, line => line.Id.Id == 305 && line.Text.Contains("a stream middleware failed", StringComparison.Ordinal));
     }
 
     private sealed class Naming(string name) : IStreamMiddleware
@@ -237,6 +239,11 @@ public sealed class StreamActorTests : VirtualTimeKit
     private sealed class Failing : IStreamMiddleware
     {
         public StreamEndpoint Wrap(StreamEndpoint endpoint, StreamInfo stream) => throw new InvalidOperationException("no licence");
+    }
+
+    private sealed class Forgetting : IStreamMiddleware
+    {
+        public StreamEndpoint Wrap(StreamEndpoint endpoint, StreamInfo stream) => null!;
     }
 
     private sealed class NamedEndpoint(StreamEndpoint inner, string name, StreamInfo stream) : DelegatingEndpoint(inner)
