@@ -165,6 +165,23 @@ public sealed class StateTests
     }
 
     [Fact]
+    public void A_publisher_that_joins_beside_another_does_not_take_its_place()
+    {
+        using var folder = new TempDirectory();
+        var state = new StateDirectory(folder.File("state"));
+        foreach (var name in new[] { "first", "second" })
+        {
+            using var identity = PublisherIdentity.Create();
+            state.CreatePublisher(name, new BridgeContext(1, ContextKind.Publisher, new Uri("ws://localhost/"), "", identity.Fingerprint, name), identity);
+            Assert.Equal(name == "first", state.IsDefault(ContextKind.Publisher, name));
+        }
+
+        Assert.Equal("first", state.Resolve(ContextKind.Publisher, null));
+        state.DeleteContext("first");
+        Assert.True(state.IsDefault(ContextKind.Publisher, "second"));
+    }
+
+    [Fact]
     public void A_context_moves_to_another_machine_whole()
     {
         using var folder = new TempDirectory();

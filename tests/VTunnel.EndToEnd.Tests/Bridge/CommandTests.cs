@@ -251,6 +251,30 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
     }
 
     [Fact]
+    public async Task A_second_publisher_on_a_machine_leaves_the_first_one_current_and_its_commands_are_told_with_its_name()
+    {
+        var lab = shared.Lab;
+        var first = await JoinAsync("first");
+        Assert.DoesNotContain("--context", first, StringComparison.Ordinal);
+
+        var second = await JoinAsync("second");
+        Assert.Contains("The current context is 'first' as before: name this one with --context second", second, StringComparison.Ordinal);
+        Assert.Contains("vtunnel create user alice -m 5432:5432 --context second --state-dir", second, StringComparison.Ordinal);
+        Assert.Contains("vtunnel serve --context second --state-dir", second, StringComparison.Ordinal);
+
+        await lab.RunAsync("two", "create", "user", "fred", "-m", "5432:5432");
+        var created = (await lab.RunAsync("two", "create", "user", "sue", "-m", "5432:5432", "--context", "second")).Output;
+        Assert.Contains("vtunnel export user sue --context second --state-dir", created, StringComparison.Ordinal);
+        Assert.Equal("fred\n", (await lab.RunAsync("two", "list", "users", "--quiet", "--context", "first")).Output);
+
+        async Task<string> JoinAsync(string name)
+        {
+            var code = (await lab.RunAsync("relay", "relay", "invite", "--quiet")).Output.Trim();
+            return (await lab.RunAsync("two", "join", lab.Url, code, "--name", name, "--context", name)).Output;
+        }
+    }
+
+    [Fact]
     public async Task Users_and_applications_are_shown_as_they_are()
     {
         var lab = shared.Lab;

@@ -105,6 +105,12 @@ public sealed class StateDirectory
             System.IO.Path.Combine(_path, "config.json"), JsonSerializer.SerializeToUtf8Bytes(new StateConfig(1, name), StateJson.Default.StateConfig));
     }
 
+    private void UseContextUnlessThereIsOne(string name)
+    {
+        if (CurrentContext is not { } current || !HasContext(current))
+            UseContext(name);
+    }
+
     /// <summary>Whether a text can be the name of a context, a user or an application; else what would be right.</summary>
     public static string? NameProblem(string name)
     {
@@ -127,19 +133,24 @@ public sealed class StateDirectory
             return name;
         }
 
-        var fitting = ContextNames.Where(known => Load(known).Kind == kind).ToList();
-        if (CurrentContext is { } current && fitting.Contains(current))
-            return current;
-        return fitting switch
+        var fitting = OfKind(kind);
+        return Default(fitting) ?? throw fitting switch
         {
-            [var only] => only,
-            [] when kind == ContextKind.Publisher => throw new BridgeException(
+            [] when kind == ContextKind.Publisher => new BridgeException(
                 BridgeError.Invalid, $"no publisher is set up in {_path}; get a code from the relay's operator and write: vtunnel join RELAY-URL CODE"),
-            [] => throw new BridgeException(BridgeError.Invalid, $"no identity is set up in {_path}; give the file that the publisher exported: vtunnel connect NAME-vtunnel-config.zip"),
-            _ => throw new BridgeException(
+            [] => new BridgeException(BridgeError.Invalid, $"no identity is set up in {_path}; give the file that the publisher exported: vtunnel connect NAME-vtunnel-config.zip"),
+            _ => new BridgeException(
                 BridgeError.Invalid, $"there are several: {string.Join(", ", fitting)}; choose one with --context NAME, or with 'vtunnel config use-context NAME'"),
         };
     }
+
+    /// <summary>Whether <see cref="Resolve"/> gives a context without its name.</summary>
+    public bool IsDefault(ContextKind kind, string name) => Default(OfKind(kind)) == name;
+
+    private List<string> OfKind(ContextKind kind) => [.. ContextNames.Where(known => Load(known).Kind == kind)];
+
+    private string? Default(List<string> fitting) =>
+        CurrentContext is { } current && fitting.Contains(current) ? current : fitting is [var only] ? only : null;
 
     /// <summary>Reads a context and checks it.</summary>
     /// <exception cref="BridgeException">There is none of that name, or it is damaged.</exception>
@@ -157,14 +168,14 @@ public sealed class StateDirectory
         return context;
     }
 
-    /// <summary>Makes a publisher's context and makes it the current one.</summary>
+    /// <summary>Makes a publisher's context, and makes it the current one if there is none: what is set up beside an identity must not take its place.</summary>
     public void CreatePublisher(string name, BridgeContext context, PublisherIdentity identity)
     {
         ArgumentNullException.ThrowIfNull(identity);
         StateFiles.CreateFolder(Folder(name));
         StateFiles.Write(System.IO.Path.Combine(Folder(name), PublisherPem), identity.ToPem());
         Save(name, context);
-        UseContext(name);
+        UseContextUnlessThereIsOne(name);
     }
 
     /// <summary>Whether a name is taken.</summary>
@@ -221,8 +232,7 @@ public sealed class StateDirectory
             manifest.Certificate,
             manifest.Expires,
             manifest.Grants));
-        if (CurrentContext is null)
-            UseContext(chosen);
+        UseContextUnlessThereIsOne(chosen);
         return (chosen, known is null);
     }
 

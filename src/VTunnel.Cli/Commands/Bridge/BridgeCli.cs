@@ -59,11 +59,15 @@ internal static class BridgeCli
 
     public static Task<int> Run(SettingsReader settings, Func<int> command) => RunAsync(settings, () => Task.FromResult(command()));
 
-    /// <summary>A command to propose for this machine, as it has to be written there: a state directory of this command line belongs to the next one, too.</summary>
-    public static string Command(SettingsReader settings, string command) =>
-        settings.SourceOf(StateDir) == SettingSource.CommandLine && settings.Text(StateDir) is { } directory
+    /// <summary>A command to propose for this machine, as it has to be written there: what this command line says of context and state directory belongs to the next one, too.</summary>
+    public static string Command(SettingsReader settings, string command)
+    {
+        if (settings.SourceOf(Context) == SettingSource.CommandLine && settings.Text(Context) is { } context)
+            command += $" --context {context}";
+        return settings.SourceOf(StateDir) == SettingSource.CommandLine && settings.Text(StateDir) is { } directory
             ? $"vtunnel {command} --state-dir {(directory.All(c => char.IsAsciiLetterOrDigit(c) || "/._-~+".Contains(c, StringComparison.Ordinal)) ? directory : $"'{directory.Replace("'", "'\\''", StringComparison.Ordinal)}'")}"
             : $"vtunnel {command}";
+    }
 
     /// <summary>Prints what was done and what comes next, or the value alone.</summary>
     public static int Tell(SettingsReader settings, string value, params string[] lines)

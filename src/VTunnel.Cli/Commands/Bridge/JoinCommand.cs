@@ -62,13 +62,21 @@ internal static class JoinCommand
                 new BridgeContext(
                     1, ContextKind.Publisher, url!, relayId, identity.Fingerprint, name, authorityFile is null ? null : await File.ReadAllTextAsync(authorityFile)),
                 identity);
+            var named = state.IsDefault(ContextKind.Publisher, context) ? "" : $" --context {context}";
             return BridgeCli.Tell(
                 settings,
                 identity.Fingerprint,
-                $"This machine is enrolled at {url} as '{OneLine.Of(name)}'.",
-                $"Its fingerprint is {identity.Fingerprint}; users' bundles carry it.",
-                $"Next, add a user:     {BridgeCli.Command(settings, "create user alice -m 5432:5432")}",
-                $"Then publish:         {BridgeCli.Command(settings, "serve")}");
+                [
+                    $"This machine is enrolled at {url} as '{OneLine.Of(name)}'.",
+                    $"Its fingerprint is {identity.Fingerprint}; users' bundles carry it.",
+                    .. named.Length == 0 ? (string[])[] : [StaysCurrent(settings, state, context)],
+                    $"Next, add a user:     {BridgeCli.Command(settings, $"create user alice -m 5432:5432{named}")}",
+                    $"Then publish:         {BridgeCli.Command(settings, $"serve{named}")}",
+                ]);
         });
     }
+
+    /// <summary>Commands without a name go on acting on another publisher.</summary>
+    private static string StaysCurrent(SettingsReader settings, StateDirectory state, string context) =>
+        $"The current context is '{state.CurrentContext}' as before: name this one with --context {context}, or choose it with '{BridgeCli.Command(settings, $"config use-context {context}")}'.";
 }
