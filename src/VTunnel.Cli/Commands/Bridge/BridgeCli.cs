@@ -121,10 +121,11 @@ internal static class BridgeCli
 
     public static string Name(SettingsReader settings, int index, ArgumentSpec spec)
     {
-        var name = settings.Arguments.ElementAtOrDefault(index) ?? "";
-        if (name.Length > 0 && StateDirectory.NameProblem(name) is { } problem)
+        // One that is missing is told of already; one that is empty is given, and is no name.
+        var name = settings.Arguments.ElementAtOrDefault(index);
+        if (name is not null && StateDirectory.NameProblem(name) is { } problem)
             settings.Fault(spec, name, problem);
-        return name;
+        return name ?? "";
     }
 
     public static bool NameValue(string text, [NotNullWhen(true)] out string? value, [NotNullWhen(false)] out string? problem)

@@ -49,6 +49,8 @@ internal static partial class ConnectCommand
     /// <summary>Reads a bundle's file.</summary>
     public static Bundle ReadBundle(string path)
     {
+        if (path.Length == 0)
+            throw new BridgeException(BridgeError.Invalid, "the name of the bundle's file is empty");
         try
         {
             var file = new FileInfo(path);

@@ -168,7 +168,14 @@ internal static partial class RelayCommand
             ]);
     });
 
-    private static Task<int> RunRemove(SettingsReader settings) => BridgeCli.Run(settings, () =>
+    private static Task<int> RunRemove(SettingsReader settings)
+    {
+        if (settings.Arguments is [""])
+            settings.Fault(Which, "", "say which one; 'vtunnel relay list' shows who is enrolled");
+        return BridgeCli.Run(settings, () => RemovePublisher(settings));
+    }
+
+    private static int RemovePublisher(SettingsReader settings)
     {
         using var store = RelayStore.Open(BridgeCli.State(settings).Path);
         var removed = store.Remove(settings.Arguments[0], TimeProvider.System.GetUtcNow());
@@ -177,7 +184,7 @@ internal static partial class RelayCommand
             removed.Fingerprint,
             $"Publisher {OneLine.Of(removed.Name)} ({removed.Fingerprint[..12]}) is removed; a running relay cuts its connections within a second.",
             $"To admit it again:   {BridgeCli.Command(settings, "relay invite")}");
-    });
+    }
 
     private static async Task<int> RunAsync(SettingsReader settings)
     {
