@@ -222,6 +222,31 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         Assert.Contains("--state-dir", unwritable.Errors[0], StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("--state-dir '': the name of the directory is empty", "status", "--state-dir", "")]
+    [InlineData("--state-dir '': the name of the directory is empty", "relay", "init", "--domain", "localhost", "--state-dir=")]
+    [InlineData("--context '': the value is empty", "list", "users", "--context", "")]
+    [InlineData("--user '': the value is empty", "audit", "--user", "")]
+    public async Task An_option_whose_value_is_empty_is_none_that_was_left_out(string problem, params string[] arguments)
+    {
+        var lab = shared.Lab;
+        var home = new Dictionary<string, string?> { ["XDG_STATE_HOME"] = lab.File("home") };
+        if (!Directory.Exists(lab.File("home")))
+        {
+            Directory.CreateDirectory(lab.File("home"));
+            Directory.CreateSymbolicLink(lab.File("home/vtunnel"), lab.File("publisher"));
+        }
+
+        var result = await VTunnelProgram.RunAsync(arguments, home);
+        Assert.Equal(2, result.ExitCode);
+        Assert.Contains(problem, Assert.Single(result.Errors), StringComparison.Ordinal);
+        Assert.Empty(result.Output);
+
+        // A variable that is empty is one that is not set.
+        home["VTUNNEL_STATE_DIR"] = "";
+        Assert.Equal("", string.Concat((await VTunnelProgram.RunAsync(["list", "users", "--quiet"], home)).Errors));
+    }
+
     [Fact]
     public async Task A_second_process_of_the_same_identity_is_refused()
     {

@@ -36,11 +36,14 @@ internal static class BridgeCli
     };
 
     public static StateDirectory State(SettingsReader settings) =>
-        new(settings.Text(StateDir) ?? StateDirectory.DefaultPath(Environment.GetEnvironmentVariable));
+        new(settings.OneOrNull<string>(StateDir, Folder) ?? StateDirectory.DefaultPath(Environment.GetEnvironmentVariable));
 
     /// <summary>Runs a command unless its line was wrong already, and tells its faults in the program's way.</summary>
     public static async Task<int> RunAsync(SettingsReader settings, Func<Task<int>> command)
     {
+        // Which identity is meant is read before anything is done: an empty text is not the default, but perhaps a variable that a script forgot.
+        settings.OneOrNull<string>(StateDir, Folder);
+        settings.Text(Context);
         if (settings.Faults.Count > 0)
             return Terminal.Refuse(settings.Faults);
         try
@@ -126,6 +129,13 @@ internal static class BridgeCli
         if (name is not null && StateDirectory.NameProblem(name) is { } problem)
             settings.Fault(spec, name, problem);
         return name ?? "";
+    }
+
+    private static bool Folder(string text, [NotNullWhen(true)] out string? value, [NotNullWhen(false)] out string? problem)
+    {
+        value = text;
+        problem = text.Length > 0 ? null : $"the name of the directory is empty; without the option it is {StateDir.Default}";
+        return problem is null;
     }
 
     public static bool NameValue(string text, [NotNullWhen(true)] out string? value, [NotNullWhen(false)] out string? problem)

@@ -144,10 +144,11 @@ internal static class StatusCommands
         var limit = settings.One(Limit, ValueParsers.Count, 1000);
         if (limit < 1)
             settings.Fault(Limit, $"{limit}", "at least 1");
+        var user = settings.Text(User);
         return BridgeCli.Run(settings, () =>
         {
             var state = BridgeCli.State(settings);
-            var (user, from) = (settings.Text(User), TimeProvider.System.GetUtcNow() - since);
+            var from = TimeProvider.System.GetUtcNow() - since;
             var isRelay = settings.SourceOf(BridgeCli.Context) is null && File.Exists(Path.Combine(state.Path, RelayStore.FileName))
                 && !state.ContextNames.Any(name => state.Load(name).Kind == ContextKind.Publisher);
             IReadOnlyList<AuditRecord> records;
