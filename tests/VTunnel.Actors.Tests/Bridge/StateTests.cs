@@ -258,6 +258,27 @@ public sealed class StateTests
         Assert.Contains("--state-dir", e.Message, StringComparison.Ordinal);
     }
 
+    /// <summary>A link to itself is what even the superuser cannot look into.</summary>
+    [Fact]
+    public void What_cannot_be_looked_into_is_not_taken_for_what_is_not_there()
+    {
+        using var folder = new TempDirectory();
+        var loop = folder.File("loop");
+        File.CreateSymbolicLink(loop, loop);
+        foreach (var path in new[] { folder.Write("file", ""), "/dev/null", loop })
+            Assert.Equal(BridgeError.Storage, Assert.Throws<BridgeException>(new StateDirectory(path).RequireReadable).Code);
+        new StateDirectory(folder.File("none")).RequireReadable();
+
+        // Nor is what lies in it.
+        var state = new StateDirectory(folder.File("state"));
+        Directory.CreateDirectory(Path.Combine(state.Path, "contexts"));
+        foreach (var name in new[] { "config.json", "relay.db", "contexts/office" })
+            File.CreateSymbolicLink(Path.Combine(state.Path, name), Path.Combine(state.Path, name));
+        Assert.Equal(BridgeError.Storage, Assert.Throws<BridgeException>(() => state.CurrentContext).Code);
+        Assert.Equal(BridgeError.Storage, Assert.Throws<BridgeException>(() => RelayStore.Open(state.Path)).Code);
+        Assert.Equal(BridgeError.Storage, Assert.Throws<BridgeException>(() => state.Load("office")).Code);
+    }
+
     [Fact]
     public void A_snapshot_of_a_file_that_is_in_use_has_what_lies_in_its_log()
     {

@@ -220,6 +220,9 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         var unwritable = await VTunnelProgram.RunAsync("relay", "init", "--domain", "localhost", "--state-dir", "/proc/vtunnel");
         Assert.Equal(8, unwritable.ExitCode);
         Assert.Contains("--state-dir", unwritable.Errors[0], StringComparison.Ordinal);
+        var noFolder = await VTunnelProgram.RunAsync("status", "--state-dir", "/dev/null");
+        Assert.Equal(8, noFolder.ExitCode);
+        Assert.Contains("/dev/null cannot be used", noFolder.Errors[0], StringComparison.Ordinal);
     }
 
     [Theory]

@@ -69,19 +69,27 @@ public sealed class StateDirectory
             : System.IO.Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".local", "state", "vtunnel");
     }
 
+    /// <summary>Sees to it that the folder can be looked into, or is not there yet: else it would seem that nothing is set up.</summary>
+    /// <exception cref="BridgeException">It cannot.</exception>
+    public void RequireReadable()
+    {
+        if (StateFiles.Exists(_path))
+            StateFiles.Guard(_path, () => _ = Directory.EnumerateFileSystemEntries(_path).Any());
+    }
+
+    /// <summary>Whether a relay is set up here.</summary>
+    public bool HasRelay => StateFiles.Exists(System.IO.Path.Combine(_path, RelayStore.FileName));
+
     /// <summary>The contexts that there are, by name.</summary>
     public IReadOnlyList<string> ContextNames
     {
         get
         {
             var folder = System.IO.Path.Combine(_path, "contexts");
-            string[] names = [];
-            StateFiles.Guard(folder, () =>
-            {
-                if (Directory.Exists(folder))
-                    names = [.. Directory.GetDirectories(folder).Where(child => File.Exists(System.IO.Path.Combine(child, ContextFile))).Select(child => System.IO.Path.GetFileName(child)).Order(StringComparer.Ordinal)];
-            });
-            return names;
+            string[] children = [];
+            if (StateFiles.Exists(folder))
+                StateFiles.Guard(folder, () => children = Directory.GetDirectories(folder));
+            return [.. children.Where(child => StateFiles.Exists(System.IO.Path.Combine(child, ContextFile))).Select(child => System.IO.Path.GetFileName(child)).Order(StringComparer.Ordinal)];
         }
     }
 
@@ -179,7 +187,7 @@ public sealed class StateDirectory
     }
 
     /// <summary>Whether a name is taken.</summary>
-    public bool HasContext(string name) => File.Exists(System.IO.Path.Combine(Folder(name), ContextFile));
+    public bool HasContext(string name) => StateFiles.Exists(System.IO.Path.Combine(Folder(name), ContextFile));
 
     /// <summary>A publisher's key.</summary>
     public PublisherIdentity LoadPublisher(string name)
@@ -271,7 +279,7 @@ public sealed class StateDirectory
         RequireContext(name);
         if (NameProblem(newName) is { } problem)
             throw new BridgeException(BridgeError.Invalid, $"'{newName}': {problem}");
-        if (Directory.Exists(Folder(newName)))
+        if (StateFiles.Exists(Folder(newName)))
             throw new BridgeException(BridgeError.Invalid, $"there is a context '{newName}' already");
         StateFiles.Guard(Folder(name), () => Directory.Move(Folder(name), Folder(newName)));
         if (CurrentContext == name)
@@ -293,9 +301,9 @@ public sealed class StateDirectory
         ArgumentNullException.ThrowIfNull(wanted);
         var name = new string([.. wanted.Select(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_' or '.' or '@' ? c : '-').Take(56)]).TrimStart('.', '-');
         name = name.Length == 0 ? "context" : name;
-        if (!Directory.Exists(Folder(name)))
+        if (!StateFiles.Exists(Folder(name)))
             return name;
-        return Enumerable.Range(2, int.MaxValue - 2).Select(number => $"{name}-{number}").First(free => !Directory.Exists(Folder(free)));
+        return Enumerable.Range(2, int.MaxValue - 2).Select(number => $"{name}-{number}").First(free => !StateFiles.Exists(Folder(free)));
     }
 
     /// <summary>The folder of a context, whether it exists or not.</summary>

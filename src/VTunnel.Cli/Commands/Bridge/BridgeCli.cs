@@ -35,8 +35,13 @@ internal static class BridgeCli
         Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
     };
 
-    public static StateDirectory State(SettingsReader settings) =>
-        new(settings.OneOrNull<string>(StateDir, Folder) ?? StateDirectory.DefaultPath(Environment.GetEnvironmentVariable));
+    /// <exception cref="BridgeException">The directory is there and cannot be looked into.</exception>
+    public static StateDirectory State(SettingsReader settings)
+    {
+        var state = new StateDirectory(settings.OneOrNull<string>(StateDir, Folder) ?? StateDirectory.DefaultPath(Environment.GetEnvironmentVariable));
+        state.RequireReadable();
+        return state;
+    }
 
     /// <summary>Runs a command unless its line was wrong already, and tells its faults in the program's way.</summary>
     public static async Task<int> RunAsync(SettingsReader settings, Func<Task<int>> command)

@@ -56,7 +56,7 @@ internal static class StatusCommands
         var healthy = true;
         var parts = new JsonArray();
         var text = new List<string>();
-        if (File.Exists(Path.Combine(state.Path, RelayStore.FileName)))
+        if (state.HasRelay)
         {
             var relay = await ControlSocket.AskAsync<RelayStatus>(state.SocketPath("relay"), "status");
             healthy &= relay is not null;
@@ -149,7 +149,7 @@ internal static class StatusCommands
         {
             var state = BridgeCli.State(settings);
             var from = TimeProvider.System.GetUtcNow() - since;
-            var isRelay = settings.SourceOf(BridgeCli.Context) is null && File.Exists(Path.Combine(state.Path, RelayStore.FileName))
+            var isRelay = settings.SourceOf(BridgeCli.Context) is null && state.HasRelay
                 && !state.ContextNames.Any(name => state.Load(name).Kind == ContextKind.Publisher);
             IReadOnlyList<AuditRecord> records;
             if (isRelay)
@@ -190,7 +190,7 @@ internal static class StatusCommands
     {
         var state = BridgeCli.State(settings);
         var named = settings.Text(BridgeCli.Context);
-        if (state.ContextNames.Count == 0 && File.Exists(Path.Combine(state.Path, RelayStore.FileName)))
+        if (state.ContextNames.Count == 0 && state.HasRelay)
             throw new BridgeException(BridgeError.Invalid, $"{state.Path} is a relay's state, and this is for publishers and consumers; 'vtunnel status' and 'vtunnel relay list' say how the relay is");
         var name = named ?? (state.CurrentContext is { } current && state.ContextNames.Contains(current) ? current
             : state.ContextNames is [var only] ? only
