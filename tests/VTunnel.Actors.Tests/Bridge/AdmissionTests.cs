@@ -390,6 +390,26 @@ public sealed class AdmissionTests
     }
 
     [Fact]
+    public async Task A_user_that_hangs_up_before_it_says_anything_was_not_refused()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice");
+        var publisher = house.Serve(office);
+        await WaitUntilAsync(async () => (await publisher.GetStateAsync()).IsConnected);
+
+        // As 'vtunnel test' asks the relay whether it admits this user.
+        using (await GreedyAsync(alice, 1))
+            await WaitUntilAsync(async () => (await house.Relay.GetStatusAsync()).Publishers is [{ Streams: 1 }]);
+
+        await house.LoggedAsync("hung up before it said anything");
+        await publisher.DisposeAsync();
+        using var store = office.OpenPublisherStore("publisher");
+        Assert.DoesNotContain(store.ReadAudit(null, null, 100), record => record.Kind == "refused");
+        Assert.DoesNotContain(house.Log.Lines.Lines, line => line.Contains("did not get in", StringComparison.Ordinal));
+    }
+
+    [Fact]
     public async Task A_user_has_so_many_sessions_with_a_publisher_and_the_next_one_waits_for_a_place()
     {
         await using var house = await BridgeHouse.StartAsync();

@@ -89,6 +89,8 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
 
     private sealed record NotArrived(ControlProtocol.Incoming Incoming, string Reason);
 
+    private sealed record HungUp(ControlProtocol.Incoming Incoming);
+
     protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(e =>
     {
         Logger.ChildFailed(e, "the publisher");
@@ -126,6 +128,10 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
                 EndHandshake(failed.Incoming);
                 Logger.ConsumerRejected(failed.Incoming.Remote, failed.Reason);
                 Audit(new AuditRecord(Now, "refused", null, Detail: $"{failed.Incoming.Remote}: {failed.Reason}"));
+                break;
+            case HungUp gone:
+                EndHandshake(gone.Incoming);
+                Logger.ConsumerHungUp(gone.Incoming.Remote);
                 break;
             case Refresh:
                 ReadDirectory();
@@ -209,7 +215,8 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         using var deadline = CancellationTokenSource.CreateLinkedTokenSource(_stopping.Token);
         deadline.CancelAfter(Options.HandshakeTimeout);
         var socket = await _parts.Dialer.DialAsync(AdmissionKind.Answer, incoming.Stream, deadline.Token).ConfigureAwait(false);
-        var (carrier, user) = await EndToEndTls.AcceptAsync(socket, incoming.Remote, _parts.Identity, deadline.Token).ConfigureAwait(false);
+        if (await EndToEndTls.AcceptAsync(socket, incoming.Remote, _parts.Identity, deadline.Token).ConfigureAwait(false) is not var (carrier, user))
+            return new HungUp(incoming);
         var hello = await CarrierHandshake.ReadHelloAsync(carrier, Options.HandshakeTimeout, TimeProvider.System).ConfigureAwait(false);
         return hello is null ? new NotArrived(incoming, "it did not say what it wants") : new Arrived(carrier, hello, user, incoming);
     }

@@ -320,7 +320,7 @@ internal sealed class RelayedPublisherActor : UntypedActor, IWithTimers
     {
         if (!_waiting.Remove(answer.Stream, out var consumer))
         {
-            answer.Dispose();
+            Refuse(answer.Socket, "the consumer waits no more");
             return;
         }
 
