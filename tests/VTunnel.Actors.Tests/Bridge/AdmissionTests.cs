@@ -410,6 +410,51 @@ public sealed class AdmissionTests
     }
 
     [Fact]
+    public async Task The_audit_has_a_user_that_is_deleted_a_target_that_is_down_and_the_publishers_own_start_and_stop()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var (local, dead) = (FreePorts.Next(), FreePorts.Next());
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice", new BridgeGrant(local, "127.0.0.1", dead));
+        var publisher = house.Serve(office);
+        await house.ConnectAsync(alice);
+        await house.LoggedAsync("Connected to office");
+        using (var visitor = await Payload.ConnectAsync(local))
+            await house.LoggedAsync("Audit: stream-failed");
+
+        using var store = office.OpenPublisherStore("publisher");
+        store.DeleteUser("alice", Now);
+        await house.LoggedAsync("Audit: logout, user alice");
+        await publisher.DisposeAsync();
+
+        var records = store.ReadAudit(null, null, 100).Where(record => record.Kind is not "deleted").ToList();
+        Assert.Equal(["created", "started", "login", "stream-failed", "ended", "logout", "stopped"], records.Select(record => record.Kind));
+        Assert.All(records[2..^1], record => Assert.Equal("alice", record.User));
+        Assert.Equal($"127.0.0.1:{dead}", records[3].Target);
+        Assert.Contains("cannot reach", records[3].Detail, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_user_that_is_revoked_while_its_session_waits_for_a_connection_is_logged_out_in_the_audit()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice");
+        var publisher = house.Serve(office);
+        await house.ConnectAsync(alice);
+        await house.LoggedAsync("Connected to office");
+        await WaitUntilAsync(async () => (await publisher.GetStateAsync()).Users.Count == 1);
+
+        // Without the relay the session has no connection and comes by none.
+        await house.StopRelayAsync();
+        await WaitUntilAsync(async () => (await publisher.GetStateAsync()).Users is [{ IsConnected: false }]);
+        using var store = office.OpenPublisherStore("publisher");
+        store.RevokeUser("alice", Now);
+
+        await WaitUntilAsync(() => store.ReadAudit("alice", null, 100) is [.., { Kind: "ended" }, { Kind: "logout", Detail: var why }] && why!.Contains("was revoked", StringComparison.Ordinal));
+    }
+
+    [Fact]
     public async Task A_user_has_so_many_sessions_with_a_publisher_and_the_next_one_waits_for_a_place()
     {
         await using var house = await BridgeHouse.StartAsync();

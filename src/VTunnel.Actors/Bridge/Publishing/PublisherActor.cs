@@ -39,6 +39,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     private int _handshakes;
     private bool _isReading;
     private bool _isStopping;
+    private bool _isStopped;
 
     public PublisherActor(PublisherParts parts)
     {
@@ -55,9 +56,12 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
 
     public static Props Props(PublisherParts parts) => Akka.Actor.Props.Create(() => new PublisherActor(parts));
 
-    private sealed record Session(string Name, string UserKey, LinkId Link, string Remote)
+    /// <summary>The user's name is kept: when the session ends, the user may have been deleted.</summary>
+    private sealed record Session(string Name, string User, string UserKey, LinkId Link)
     {
         public string? ExpelledBecause { get; set; }
+
+        public bool IsLoggedOut { get; set; }
     }
 
     private sealed record Refresh
@@ -103,6 +107,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     {
         Context.ActorOf(OrphanActor.Props(), "orphans");
         _audit = Context.ActorOf(AuditActor.Props(_parts.Store, _prefix, _parts.Clock, Logger), "audit");
+        Audit(new AuditRecord(Now, "started", null, Detail: $"the sessions of this publisher are counted from 1; the relay is {_parts.Dialer.Name}"));
         ReadDirectory();
         Timers.StartPeriodicTimer("refresh", Refresh.Instance, Options.RefreshInterval);
     }
@@ -152,7 +157,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
                 break;
             case SessionProtocol.SessionEnded ended:
                 if (_sessions.TryGetValue(ended.Session, out var over))
-                    Audit(new AuditRecord(Now, "logout", UserOf(over.UserKey), Detail: $"{over.Name}: {ended.Reason}"));
+                    LogOut(over, ended.Reason);
                 break;
             case Terminated terminated:
                 OnTerminated(terminated.ActorRef);
@@ -173,7 +178,13 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
 
     private void Audit(AuditRecord record) => _audit.Tell(record);
 
-    private string? UserOf(string key) => _usersByKey.GetValueOrDefault(key)?.Name;
+    private void LogOut(Session session, string reason)
+    {
+        if (session.IsLoggedOut)
+            return;
+        session.IsLoggedOut = true;
+        Audit(new AuditRecord(Now, "logout", session.User, Detail: $"{session.Name}: {reason}"));
+    }
 
     private void OnIncoming(ControlProtocol.Incoming incoming)
     {
@@ -276,7 +287,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         var context = new SessionContext(name, wire, user.Name, _extensions, _parts.Metrics.For(TunnelRole.Server), Logger);
         var actor = Context.Watch(Context.ActorOf(
             PublisherSessionActor.Props(context, user, Options, _parts.Targets, _audit, _parts.Clock), name));
-        _sessions.Add(actor, new Session(name, arrived.UserKey, link, arrived.Remote));
+        _sessions.Add(actor, new Session(name, user.Name, arrived.UserKey, link));
         Logger.UserConnected(user.Name, name);
         Audit(new AuditRecord(Now, "login", user.Name, Detail: $"{name} from {arrived.Remote}"));
     }
@@ -359,7 +370,13 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     private void OnTerminated(IActorRef actor)
     {
         if (_sessions.Remove(actor, out var session))
+        {
             _traffic.Forget(session.Name);
+
+            // One that is cut off while it has no connection ends without a word of its own.
+            LogOut(session, session.ExpelledBecause ?? "stopped");
+        }
+
         if (_isStopping && _sessions.Count == 0)
             AnswerStopped();
     }
@@ -407,6 +424,9 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
 
     private void AnswerStopped()
     {
+        if (!_isStopped)
+            Audit(new AuditRecord(Now, "stopped", null));
+        _isStopped = true;
         foreach (var asker in _stopAskers)
             asker.Tell(PublisherProtocol.Stopped.Instance);
         _stopAskers.Clear();

@@ -1,6 +1,7 @@
 using Akka.Actor;
 using VTunnel.Bridge.State;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
 using VTunnel.Extensions;
 using VTunnel.Options;
 using VTunnel.Protocol.Bridge;
@@ -86,6 +87,29 @@ internal sealed class PublisherSessionActor : SessionActor
 
     private sealed record Checked(BridgeCheckResult Result);
 
+    private sealed record TargetFailed(StreamKey Key, BridgeGrant Grant, string Reason);
+
+    /// <summary>Tells the session of a target that was not reached: the stream's actor tells the log alone.</summary>
+    private sealed class ReportingDialer(ITargetDialer inner, IActorRef session, StreamKey key, BridgeGrant grant) : ITargetDialer
+    {
+        public Task<StreamEndpoint> DialAsync(ForwardTarget target, CancellationToken cancellationToken) => ReportAsync(inner.DialAsync(target, cancellationToken));
+
+        public Task<StreamEndpoint> DialAsync(TargetRequest request, CancellationToken cancellationToken) => ReportAsync(inner.DialAsync(request, cancellationToken));
+
+        private async Task<StreamEndpoint> ReportAsync(Task<StreamEndpoint> dialling)
+        {
+            try
+            {
+                return await dialling.ConfigureAwait(false);
+            }
+            catch (TargetException e)
+            {
+                session.Tell(new TargetFailed(key, grant, e.Message));
+                throw;
+            }
+        }
+    }
+
     protected override void PreStart()
     {
         base.PreStart();
@@ -109,6 +133,9 @@ internal sealed class PublisherSessionActor : SessionActor
             case Checked done:
                 _checks--;
                 Pump.SendControl(done.Result.ToLine());
+                break;
+            case TargetFailed failed:
+                OnTargetFailed(failed);
                 break;
             case CutOff:
                 Session.Wire.Abort();
@@ -172,7 +199,7 @@ internal sealed class PublisherSessionActor : SessionActor
         var info = new StreamInfo(Session.Name, _user.Name, port, remote, grant.Host);
         var rule = new ForwardRule(port, new ForwardTarget(TargetScheme.Tcp, grant.Host, grant.Port));
         var stream = StartStream(
-            StreamActor.ForTarget(StreamServices, info, requested.Key, rule, visit: null, _dialer),
+            StreamActor.ForTarget(StreamServices, info, requested.Key, rule, visit: null, new ReportingDialer(_dialer, Self, requested.Key, grant)),
             StreamName(requested.Key));
         _open.Add(stream, (requested.Key, grant));
     }
@@ -187,6 +214,10 @@ internal sealed class PublisherSessionActor : SessionActor
     {
         // New streams are refused from now on; the consumer keeps its ports.
     }
+
+    /// <summary>The audit has every connection, also one that came to nothing.</summary>
+    private void OnTargetFailed(TargetFailed failed) =>
+        _audit.Tell(new AuditRecord(_clock.GetUtcNow(), "stream-failed", _user.Name, failed.Grant.Target, $"{Session.Name}/{failed.Key.Id} {failed.Reason}"));
 
     private BridgeGrant? Granted(string? host, int port) =>
         _user.Grants.FirstOrDefault(grant => grant.Port == port && grant.Host.Equals(host, StringComparison.OrdinalIgnoreCase));
