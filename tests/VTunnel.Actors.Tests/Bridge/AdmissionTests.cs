@@ -455,6 +455,48 @@ public sealed class AdmissionTests
     }
 
     [Fact]
+    public async Task A_publisher_that_stops_says_so_at_once_while_open_connections_finish()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var house = await BridgeHouse.StartAsync();
+        var local = FreePorts.Next();
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice", new BridgeGrant(local, "127.0.0.1", service.Port));
+        var publisher = house.Serve(office, options: BridgeHouse.Quick with { DrainTimeout = TimeSpan.FromMinutes(10) });
+        await house.ConnectAsync(alice);
+        using var visitor = await Payload.ConnectAsync(local);
+        await Payload.EchoAsync(visitor.GetStream(), 10).WaitAsync(TestTimeouts.Step);
+
+        var stopping = publisher.DisposeAsync().AsTask();
+
+        await house.LoggedAsync("Draining: 1 sessions");
+        var state = await publisher.GetStateAsync();
+        Assert.Equal((false, "it is stopping; open connections may finish"), (state.IsConnected, state.Problem));
+        visitor.Dispose();
+        await stopping.WaitAsync(TestTimeouts.Step);
+    }
+
+    [Fact]
+    public async Task A_session_that_goes_on_over_another_connection_is_shown_with_the_address_of_that_one()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var office = await house.JoinAsync("office");
+        await using var proxy = FaultProxy.Start(house.Url.Port);
+        var alice = house.CreateUser(office, "alice");
+        var context = Path.Combine(alice.FolderOf("user"), "context.json");
+        await File.WriteAllTextAsync(context, (await File.ReadAllTextAsync(context)).Replace($":{house.Url.Port}/", $":{proxy.Port}/", StringComparison.Ordinal));
+        var publisher = house.Serve(office);
+        await house.ConnectAsync(alice);
+        await WaitUntilAsync(async () => (await publisher.GetStateAsync()).Users is [{ IsConnected: true }]);
+        var before = (await publisher.GetStateAsync()).Users[0].Remote;
+
+        await proxy.CutAsync(ProxyCut.Reset);
+        await house.LoggedAsync("goes on over");
+
+        await WaitUntilAsync(async () => (await publisher.GetStateAsync()).Users is [{ IsConnected: true, Remote: var now }] && now != before);
+    }
+
+    [Fact]
     public async Task A_user_has_so_many_sessions_with_a_publisher_and_the_next_one_waits_for_a_place()
     {
         await using var house = await BridgeHouse.StartAsync();

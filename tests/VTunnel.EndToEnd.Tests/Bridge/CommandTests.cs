@@ -227,7 +227,7 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
 
     [Theory]
     [InlineData("--state-dir '': the name of the directory is empty", "status", "--state-dir", "")]
-    [InlineData("--state-dir '': the name of the directory is empty", "relay", "init", "--domain", "localhost", "--state-dir=")]
+    [InlineData("--state-dir '': the name of the directory is empty", "relay", "init", "--domain", "localhost", "--state-dir", "")]
     [InlineData("--context '': the value is empty", "list", "users", "--context", "")]
     [InlineData("--user '': the value is empty", "audit", "--user", "")]
     public async Task An_option_whose_value_is_empty_is_none_that_was_left_out(string problem, params string[] arguments)

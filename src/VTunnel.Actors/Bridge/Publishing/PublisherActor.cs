@@ -117,10 +117,12 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         switch (message)
         {
             case ControlProtocol.Up:
-                _relayProblem = null;
+                if (!_isStopping)
+                    _relayProblem = null;
                 break;
             case ControlProtocol.Down down:
-                _relayProblem = down.Reason;
+                if (!_isStopping)
+                    _relayProblem = down.Reason;
                 break;
             case ControlProtocol.Incoming incoming:
                 OnIncoming(incoming);
@@ -412,6 +414,8 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         if (!_isStopping)
         {
             _isStopping = true;
+            _relayProblem = "it is stopping; open connections may finish";
+            Logger.Draining(_sessions.Count, Options.DrainTimeout);
             Context.Stop(_control);
             _stopping.Cancel();
             foreach (var session in _sessions.Keys)

@@ -34,7 +34,7 @@ internal static class PublisherSessionProtocol
 /// <summary>A user that has a session with a publisher.</summary>
 /// <param name="User">Its name.</param>
 /// <param name="Session">The session's name.</param>
-/// <param name="Remote">Where it dialled the relay from, as the relay says.</param>
+/// <param name="Remote">Where it dialled the relay from last, as the relay says.</param>
 /// <param name="IsConnected">Whether the session has a connection now.</param>
 /// <param name="Streams">Open streams.</param>
 /// <param name="Age">Since it began.</param>
@@ -62,6 +62,7 @@ internal sealed class PublisherSessionActor : SessionActor
     private readonly TimeProvider _clock;
     private readonly Dictionary<IActorRef, (StreamKey Key, BridgeGrant Grant)> _open = [];
     private BridgeUser _user;
+    private string _remote;
     private int _checks;
     private bool _isExpelled;
 
@@ -70,6 +71,7 @@ internal sealed class PublisherSessionActor : SessionActor
         : base(session)
     {
         _user = user;
+        _remote = session.Wire.RemoteName;
         _options = options;
         _dialer = dialer;
         _audit = audit;
@@ -128,7 +130,7 @@ internal sealed class PublisherSessionActor : SessionActor
                 break;
             case PublisherSessionProtocol.GetOnlineUser:
                 Sender.Tell(new OnlineUser(
-                    _user.Name, Session.Name, Session.Wire.RemoteName, Session.Wire.Carrier is not null, StreamCount, Age, Session.Wire.RoundTripTime));
+                    _user.Name, Session.Name, _remote, Session.Wire.Carrier is not null, StreamCount, Age, Session.Wire.RoundTripTime));
                 break;
             case Checked done:
                 _checks--;
@@ -145,6 +147,12 @@ internal sealed class PublisherSessionActor : SessionActor
                 base.OnReceive(message);
                 break;
         }
+    }
+
+    protected override void OnCarrierUp(LinkEvents.CarrierUp up)
+    {
+        base.OnCarrierUp(up);
+        _remote = up.RemoteName;
     }
 
     protected override void OnControl(ControlMessage message)
