@@ -105,6 +105,25 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
     }
 
     [Fact]
+    public async Task A_consumer_of_which_a_local_port_is_closed_is_not_healthy()
+    {
+        var lab = shared.Lab;
+        using var holder = new TcpListener(IPAddress.Loopback, 0);
+        holder.Start();
+        var taken = ((IPEndPoint)holder.LocalEndpoint).Port;
+        lab.CreateUser("otto", (FreePorts.Next(), 9));
+        var consumer = await lab.ConnectAsync("otto");
+        Assert.Equal(0, (await lab.TryRunAsync("otto", "status")).ExitCode);
+
+        lab.Change(store => store.EditUser("otto", new UserChange { Add = [new BridgeGrant(taken, "127.0.0.1", 9)] }, TimeProvider.System.GetUtcNow()));
+        await consumer.Output.WaitForAsync($"Local port {taken} for 127.0.0.1:9 cannot be opened");
+
+        var status = await lab.TryRunAsync("otto", "status");
+        Assert.Equal(9, status.ExitCode);
+        Assert.Contains($"127.0.0.1:{taken} -> 127.0.0.1:9: closed: ", status.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task A_local_port_that_is_mapped_to_one_grant_and_proposed_by_another_is_told_with_both()
     {
         await using var service = TargetServer.StartEcho();

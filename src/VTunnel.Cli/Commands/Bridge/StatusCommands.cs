@@ -29,7 +29,7 @@ internal static class StatusCommands
     public static readonly CommandSpec Status = new("status", "Ask the running processes of this machine how they are.")
     {
         Details = "Asks relay, publishers and consumers that were started with the same --state-dir. A consumer is connected if its publisher has just answered a probe, end to end. "
-            + "The exit code is 0 if everything that is set up runs and is connected, else 9.",
+            + "The exit code is 0 if everything that is set up runs and is connected and every local port is open, else 9.",
         Options = [BridgeCli.Json, BridgeCli.StateDir],
         Examples = [new("", "vtunnel status")],
         Run = RunStatus,
@@ -81,7 +81,7 @@ internal static class StatusCommands
             else
             {
                 var consumer = await ControlSocket.AskAsync<ConsumerState>(state.SocketPath(name), "status");
-                healthy &= consumer?.IsConnected == true;
+                healthy &= consumer?.IsConnected == true && consumer.Ports.All(port => port.IsOpen);
                 parts.Add(Part("consumer", name, consumer));
                 text.AddRange(Describe(name, consumer));
             }
