@@ -346,6 +346,13 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         await lab.RunAsync("publisher", "edit", "user", "una", "--remove-app", "intranet", "--many-sessions", "--expires", "never");
         await lab.RunAsync("publisher", "delete", "app", "intranet");
         await lab.RunAsync("publisher", "revoke", "user", "una");
+        var edited = (await lab.RunAsync("publisher", "edit", "user", "una", "--expires", "30d")).Output;
+        Assert.Contains("but user 'una' was revoked and is refused all the same", edited, StringComparison.Ordinal);
+        Assert.Contains("vtunnel delete user una --state-dir", edited, StringComparison.Ordinal);
+        Assert.DoesNotContain("may reach", edited, StringComparison.Ordinal);
+        Assert.Contains(
+            "May reach:    nothing, since user 'una' was revoked; granted: 2222:127.0.0.1:22", (await lab.RunAsync("publisher", "show", "user", "una")).Output, StringComparison.Ordinal);
+        await lab.RunAsync("publisher", "edit", "user", "una", "--expires", "never");
         using var shown = JsonDocument.Parse((await lab.RunAsync("publisher", "show", "user", "una", "--json")).Output);
         Assert.False(shown.RootElement.GetProperty("single_session").GetBoolean());
         Assert.True(shown.RootElement.TryGetProperty("revoked", out _));
