@@ -327,6 +327,19 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         }
     }
 
+    [Theory]
+    [InlineData("wss://relay.example.com/", "relay --tls-cert fullchain.pem --tls-key privkey.pem")]
+    [InlineData("wss://relay.example.com:8443/", "relay --tls-cert fullchain.pem --tls-key privkey.pem --port 8443")]
+    [InlineData("ws://relay.example.com:8080/", "relay --no-tls --behind-proxy --port 8080")]
+    [InlineData("ws://[::1]:8080/", "relay --no-tls --host ::1 --port 8080")]
+    public async Task A_relay_that_is_set_up_says_how_it_is_started(string url, string command)
+    {
+        using var folder = new TempDirectory();
+        var result = await VTunnelProgram.RunAsync("relay", "init", "--domain", "relay.example.com", "--url", url, "--state-dir", folder.File("relay"));
+        Assert.Equal(0, result.ExitCode);
+        Assert.Contains($"Next, start it:            vtunnel {command} --state-dir ", result.Output, StringComparison.Ordinal);
+    }
+
     [Fact]
     public async Task Users_and_applications_are_shown_as_they_are()
     {
