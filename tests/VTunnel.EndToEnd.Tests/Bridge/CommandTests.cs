@@ -327,6 +327,28 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         }
     }
 
+    [Fact]
+    public async Task A_publisher_that_was_removed_enrols_its_key_again_and_its_bundles_are_good_as_before()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var lab = await BridgeLab.StartAsync();
+        var local = FreePorts.Next();
+        lab.CreateUser("alice", (local, service.Port));
+        var removed = (await lab.RunAsync("relay", "relay", "remove", "publisher")).Output;
+        Assert.Contains($"vtunnel join {lab.Url} CODE --context NAME", removed, StringComparison.Ordinal);
+        Assert.Contains($"vtunnel join {lab.Url} CODE --context publisher", (await lab.TryRunAsync("publisher", "test")).Output, StringComparison.Ordinal);
+
+        var code = (await lab.RunAsync("relay", "relay", "invite", "--quiet")).Output.Trim();
+        var elsewhere = await lab.TryRunAsync("publisher", "join", "ws://127.0.0.1:1/", code, "--context", "publisher");
+        Assert.Equal(2, elsewhere.ExitCode);
+        Assert.Contains($"of a publisher at {lab.Url}", elsewhere.Errors[0], StringComparison.Ordinal);
+        Assert.Contains("as good as before", (await lab.RunAsync("publisher", "join", lab.Url, code, "--context", "publisher")).Output, StringComparison.Ordinal);
+
+        await lab.ServeAsync();
+        await lab.ConnectAsync("alice");
+        await Payload.EchoOnceAsync(local).WaitAsync(TestTimeouts.Step);
+    }
+
     [Theory]
     [InlineData("wss://relay.example.com/", "relay --tls-cert fullchain.pem --tls-key privkey.pem")]
     [InlineData("wss://relay.example.com:8443/", "relay --tls-cert fullchain.pem --tls-key privkey.pem --port 8443")]

@@ -186,6 +186,9 @@ public sealed class StateDirectory
         UseContextUnlessThereIsOne(name);
     }
 
+    /// <summary>Keeps what has changed of a publisher that has enrolled its key again.</summary>
+    public void UpdatePublisher(string name, BridgeContext context) => Save(name, context);
+
     /// <summary>Whether a name is taken.</summary>
     public bool HasContext(string name) => StateFiles.Exists(System.IO.Path.Combine(Folder(name), ContextFile));
 
@@ -193,7 +196,7 @@ public sealed class StateDirectory
     public PublisherIdentity LoadPublisher(string name)
     {
         var path = System.IO.Path.Combine(Folder(name), PublisherPem);
-        var pem = StateFiles.TryRead(path) ?? throw new BridgeException(BridgeError.Damaged, $"{path} is missing: restore it from a copy, or join the relay again");
+        var pem = StateFiles.TryRead(path) ?? throw new BridgeException(BridgeError.Damaged, $"{path} is missing: restore it from a copy; to join again makes another key, and every user needs a new bundle then");
         PublisherIdentity identity;
         try
         {
@@ -201,7 +204,7 @@ public sealed class StateDirectory
         }
         catch (CryptographicException e)
         {
-            throw new BridgeException(BridgeError.Damaged, $"{path} is damaged: {e.Message.TrimEnd('.')}; restore it from a copy, or join the relay again", e);
+            throw new BridgeException(BridgeError.Damaged, $"{path} is damaged: {e.Message.TrimEnd('.')}; restore it from a copy; to join again makes another key, and every user needs a new bundle then", e);
         }
 
         if (identity.Fingerprint == Load(name).Publisher)

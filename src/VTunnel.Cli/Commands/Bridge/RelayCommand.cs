@@ -194,7 +194,8 @@ internal static partial class RelayCommand
             settings,
             removed.Fingerprint,
             $"Publisher {OneLine.Of(removed.Name)} ({removed.Fingerprint[..12]}) is removed; a running relay cuts its connections within a second.",
-            $"To admit it again:   {BridgeCli.Command(settings, "relay invite")}");
+            $"To admit it again:   {BridgeCli.Command(settings, "relay invite")}",
+            $"and on the publisher, so that its key and its users' bundles stay good:   vtunnel join {store.Settings.Url} CODE --context NAME");
     }
 
     private static async Task<int> RunAsync(SettingsReader settings)

@@ -277,7 +277,7 @@ internal static class StatusCommands
             {
                 ConnectError.TlsFailed => "Check the relay's certificate; if it has an authority of its own, join again with --ca FILE, or import a new bundle.",
                 ConnectError.Forbidden => context.Kind == ContextKind.Publisher
-                    ? "Ask the relay's operator whether this publisher is still enrolled (vtunnel relay list); if not, join again with a new code."
+                    ? $"Ask the relay's operator whether this publisher is still enrolled (vtunnel relay list); if not, enrol its key again with a new code: vtunnel join {context.Relay} CODE --context {name}"
                     : "Ask the publisher whether it is still enrolled at the relay, and for a new bundle.",
                 _ => "Check the URL and that the relay runs.",
             });
