@@ -497,6 +497,23 @@ public sealed class AdmissionTests
     }
 
     [Fact]
+    public async Task Two_publishers_with_one_key_are_told_why_they_lose_their_connection_and_the_relay_warns()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var office = await house.JoinAsync("office");
+        var copy = house.State("copy");
+        using (var identity = office.LoadPublisher("publisher"))
+            copy.CreatePublisher("publisher", office.Load("publisher"), identity);
+        var first = house.Serve(office);
+        await WaitUntilAsync(async () => (await first.GetStateAsync()).IsConnected);
+
+        house.Serve(copy);
+
+        await house.LoggedAsync("No connection to the relay", "the relay says: replaced by a newer connection of the same identity");
+        await house.LoggedAsync("Publisher office", "replaces its connection from 127.0.0.1:");
+    }
+
+    [Fact]
     public async Task A_user_has_so_many_sessions_with_a_publisher_and_the_next_one_waits_for_a_place()
     {
         await using var house = await BridgeHouse.StartAsync();
