@@ -514,6 +514,32 @@ public sealed class AdmissionTests
     }
 
     [Fact]
+    public async Task A_user_is_told_of_a_target_that_is_down_and_not_of_every_visitor()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var house = await BridgeHouse.StartAsync();
+        var ports = FreePorts.Next(3);
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice", new BridgeGrant(ports[0], "127.0.0.1", ports[2]), new BridgeGrant(ports[1], "127.0.0.1", service.Port));
+
+        // Its time stands still.
+        house.Serve(office, clock: new Microsoft.Extensions.Time.Testing.FakeTimeProvider(Now));
+        await house.ConnectAsync(alice);
+        await house.LoggedAsync("Connected to office");
+        for (var visit = 0; visit < 3; visit++)
+        {
+            using var visitor = await Payload.ConnectAsync(ports[0]);
+            await Record.ExceptionAsync(() => visitor.GetStream().ReadAsync(new byte[1]).AsTask().WaitAsync(TestTimeouts.Step));
+        }
+
+        await house.LoggedAsync("office says", $"127.0.0.1:{ports[2]} is down: cannot reach");
+
+        // What is said afterwards has come, too.
+        await Payload.EchoOnceAsync(ports[1]).WaitAsync(TestTimeouts.Step);
+        Assert.Single(house.Log.Lines.Lines, line => line.Contains("office says", StringComparison.Ordinal));
+    }
+
+    [Fact]
     public async Task A_user_has_so_many_sessions_with_a_publisher_and_the_next_one_waits_for_a_place()
     {
         await using var house = await BridgeHouse.StartAsync();

@@ -53,6 +53,9 @@ internal sealed class PublisherSessionActor : SessionActor
     /// <summary>The user learns the reason by a message that needs the user's cooperation; after this it is cut off without.</summary>
     private static readonly TimeSpan ExpelGrace = TimeSpan.FromMilliseconds(500);
 
+    /// <summary>Between two notices of one target that is down: a visitor may come again a hundred times per second.</summary>
+    private static readonly TimeSpan NoticeInterval = TimeSpan.FromSeconds(10);
+
     /// <summary>Checks of targets under way; further ones are answered at once.</summary>
     private const int MaxChecks = 16;
 
@@ -61,6 +64,7 @@ internal sealed class PublisherSessionActor : SessionActor
     private readonly IActorRef _audit;
     private readonly TimeProvider _clock;
     private readonly Dictionary<IActorRef, (StreamKey Key, BridgeGrant Grant)> _open = [];
+    private readonly Dictionary<string, long> _noticed = [];
     private BridgeUser _user;
     private string _remote;
     private int _checks;
@@ -223,9 +227,16 @@ internal sealed class PublisherSessionActor : SessionActor
         // New streams are refused from now on; the consumer keeps its ports.
     }
 
-    /// <summary>The audit has every connection, also one that came to nothing.</summary>
-    private void OnTargetFailed(TargetFailed failed) =>
-        _audit.Tell(new AuditRecord(_clock.GetUtcNow(), "stream-failed", _user.Name, failed.Grant.Target, $"{Session.Name}/{failed.Key.Id} {failed.Reason}"));
+    /// <summary>The audit has every connection, also one that came to nothing; the user is told now and then.</summary>
+    private void OnTargetFailed(TargetFailed failed)
+    {
+        var target = failed.Grant.Target;
+        _audit.Tell(new AuditRecord(_clock.GetUtcNow(), "stream-failed", _user.Name, target, $"{Session.Name}/{failed.Key.Id} {failed.Reason}"));
+        if (_isExpelled || (_noticed.TryGetValue(target, out var last) && _clock.GetElapsedTime(last) < NoticeInterval))
+            return;
+        _noticed[target] = _clock.GetTimestamp();
+        Notify($"{target} is down: {failed.Reason}");
+    }
 
     private BridgeGrant? Granted(string? host, int port) =>
         _user.Grants.FirstOrDefault(grant => grant.Port == port && grant.Host.Equals(host, StringComparison.OrdinalIgnoreCase));
@@ -240,6 +251,9 @@ internal sealed class PublisherSessionActor : SessionActor
         _user = user;
         if (before.Grants.SequenceEqual(user.Grants))
             return;
+
+        // Grants that come and go must not be remembered for ever.
+        _noticed.Clear();
 
         var withdrawn = _open.Where(stream => Granted(stream.Value.Grant.Host, stream.Value.Grant.Port) is null).ToList();
         foreach (var (stream, (key, _)) in withdrawn)
