@@ -145,7 +145,7 @@ internal static class EndToEndTls
         if (socket.CloseStatusDescription is { Length: > 0 } reason)
             return new TunnelConnectException(ConnectError.Unreachable, $"the relay says: {reason}", e);
         return e is AuthenticationException
-            ? new TunnelConnectException(ConnectError.TlsFailed, $"TLS with the {peer} failed: {e.GetBaseException().Message.TrimEnd('.', '\n')}", e)
-            : new TunnelConnectException(ConnectError.ConnectionLost, $"the connection to the {peer} was lost before it was up: {e.GetBaseException().Message.TrimEnd('.')}", e);
+            ? new TunnelConnectException(ConnectError.TlsFailed, $"TLS with the {peer} failed: {Breakage.Why(e)}", e)
+            : new TunnelConnectException(ConnectError.ConnectionLost, $"the connection to the {peer} was lost before it was up: {Breakage.Why(e)}", e);
     }
 }
