@@ -427,6 +427,17 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
             Assert.True((mode & ~(UnixFileMode.UserRead | UnixFileMode.UserWrite)) == 0, $"{file}: {mode}");
         }
 
+        // Where that is not so, the command says how to mend it, and goes on.
+        var key = files.Single(file => file.EndsWith("user.key", StringComparison.Ordinal));
+        File.SetUnixFileMode(key, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.OtherRead);
+        Assert.Equal(
+            [$"vtunnel: warning: {key} can be read or changed by others than the owner; mend it: chmod 600 {key}"], (await lab.RunAsync("kim", "config", "get-contexts")).Errors);
+        File.SetUnixFileMode(Path.Combine(Path.GetDirectoryName(key)!, "context.json"), (UnixFileMode)0b110_110_110);
+        Assert.Contains(
+            $"and 1 more files of the state can be read or changed by others than the owner; mend it: chmod -R go= {lab.File("kim")}",
+            Assert.Single((await lab.RunAsync("kim", "config", "get-contexts")).Errors),
+            StringComparison.Ordinal);
+
         Assert.DoesNotContain("PRIVATE KEY", Encoding.Latin1.GetString(await File.ReadAllBytesAsync(lab.File("relay/relay.db"))), StringComparison.Ordinal);
     }
 }

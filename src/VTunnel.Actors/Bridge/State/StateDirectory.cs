@@ -77,6 +77,16 @@ public sealed class StateDirectory
             StateFiles.Guard(_path, () => _ = Directory.EnumerateFileSystemEntries(_path).Any());
     }
 
+    /// <summary>Keys and databases that others than their owner may read or change: copied without their permissions, for example.</summary>
+    public IReadOnlyList<string> LooseFiles()
+    {
+        var folders = ContextNames.Select(Folder).Append(System.IO.Path.Combine(_path, "requests")).Where(StateFiles.Exists);
+        var files = new List<string> { System.IO.Path.Combine(_path, RelayStore.FileName) };
+        foreach (var folder in folders)
+            StateFiles.Guard(folder, () => files.AddRange(Directory.GetFiles(folder).Order(StringComparer.Ordinal)));
+        return [.. files.Where(StateFiles.IsLoose)];
+    }
+
     /// <summary>Whether a relay is set up here.</summary>
     public bool HasRelay => StateFiles.Exists(System.IO.Path.Combine(_path, RelayStore.FileName));
 

@@ -85,6 +85,22 @@ internal static class StateFiles
         return exists;
     }
 
+    /// <summary>Whether others than the owner may do anything with a file; also false where there are no such permissions, or it is gone.</summary>
+    public static bool IsLoose(string path)
+    {
+        if (OperatingSystem.IsWindows())
+            return false;
+        try
+        {
+            return (File.GetUnixFileMode(path) & ~OwnerFolder) != 0;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // Whoever needs it is told then.
+            return false;
+        }
+    }
+
     /// <summary>Turns what the system says into what a user can do something about.</summary>
     public static void Guard(string path, Action action)
     {

@@ -40,8 +40,27 @@ internal static class BridgeCli
     {
         var state = new StateDirectory(settings.OneOrNull<string>(StateDir, Folder) ?? StateDirectory.DefaultPath(Environment.GetEnvironmentVariable));
         state.RequireReadable();
+        WarnOfLooseFiles(state);
         return state;
     }
+
+    /// <summary>Whoever else can read a key can be whose it is. The command goes on: to stop a tunnel that runs would be worse.</summary>
+    private static void WarnOfLooseFiles(StateDirectory state)
+    {
+        var loose = state.LooseFiles();
+        var (which, mend) = loose switch
+        {
+            [] => ("", ""),
+            [var only] => (only, $"chmod 600 {Quoted(only)}"),
+            [var first, ..] => ($"{first} and {loose.Count - 1} more files of the state", $"chmod -R go= {Quoted(state.Path)}"),
+        };
+        if (which.Length > 0)
+            Console.Error.WriteLine($"vtunnel: warning: {OneLine.Of(which)} can be read or changed by others than the owner; mend it: {OneLine.Of(mend)}");
+    }
+
+    /// <summary>A path as a shell takes it.</summary>
+    private static string Quoted(string path) =>
+        path.All(c => char.IsAsciiLetterOrDigit(c) || "/._-~+@".Contains(c, StringComparison.Ordinal)) ? path : $"'{path.Replace("'", "'\\''", StringComparison.Ordinal)}'";
 
     /// <summary>Runs a command unless its line was wrong already, and tells its faults in the program's way.</summary>
     public static async Task<int> RunAsync(SettingsReader settings, Func<Task<int>> command)
@@ -73,7 +92,7 @@ internal static class BridgeCli
         if (settings.SourceOf(Context) == SettingSource.CommandLine && settings.Text(Context) is { } context)
             command += $" --context {context}";
         return settings.SourceOf(StateDir) == SettingSource.CommandLine && settings.Text(StateDir) is { } directory
-            ? $"vtunnel {command} --state-dir {(directory.All(c => char.IsAsciiLetterOrDigit(c) || "/._-~+".Contains(c, StringComparison.Ordinal)) ? directory : $"'{directory.Replace("'", "'\\''", StringComparison.Ordinal)}'")}"
+            ? $"vtunnel {command} --state-dir {Quoted(directory)}"
             : $"vtunnel {command}";
     }
 
