@@ -390,6 +390,156 @@ public sealed class AdmissionTests
     }
 
     [Fact]
+    public async Task A_user_that_hangs_up_before_it_says_anything_was_not_refused()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice");
+        var publisher = house.Serve(office);
+        await WaitUntilAsync(async () => (await publisher.GetStateAsync()).IsConnected);
+
+        // As 'vtunnel test' asks the relay whether it admits this user.
+        using (await GreedyAsync(alice, 1))
+            await WaitUntilAsync(async () => (await house.Relay.GetStatusAsync()).Publishers is [{ Streams: 1 }]);
+
+        await house.LoggedAsync("hung up before it said anything");
+        await publisher.DisposeAsync();
+        using var store = office.OpenPublisherStore("publisher");
+        Assert.DoesNotContain(store.ReadAudit(null, null, 100), record => record.Kind == "refused");
+        Assert.DoesNotContain(house.Log.Lines.Lines, line => line.Contains("did not get in", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task The_audit_has_a_user_that_is_deleted_a_target_that_is_down_and_the_publishers_own_start_and_stop()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var (local, dead) = (FreePorts.Next(), FreePorts.Next());
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice", new BridgeGrant(local, "127.0.0.1", dead));
+        var publisher = house.Serve(office);
+        await house.ConnectAsync(alice);
+        await house.LoggedAsync("Connected to office");
+        using (var visitor = await Payload.ConnectAsync(local))
+            await house.LoggedAsync("Audit: stream-failed");
+
+        using var store = office.OpenPublisherStore("publisher");
+        store.DeleteUser("alice", Now);
+        await house.LoggedAsync("Audit: logout, user alice");
+        await publisher.DisposeAsync();
+
+        var records = store.ReadAudit(null, null, 100).Where(record => record.Kind is not "deleted").ToList();
+        Assert.Equal(["created", "started", "login", "stream-failed", "ended", "logout", "stopped"], records.Select(record => record.Kind));
+        Assert.All(records[2..^1], record => Assert.Equal("alice", record.User));
+        Assert.Equal($"127.0.0.1:{dead}", records[3].Target);
+        Assert.Contains("cannot reach", records[3].Detail, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_user_that_is_revoked_while_its_session_waits_for_a_connection_is_logged_out_in_the_audit()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice");
+        var publisher = house.Serve(office);
+        await house.ConnectAsync(alice);
+        await house.LoggedAsync("Connected to office");
+        await WaitUntilAsync(async () => (await publisher.GetStateAsync()).Users.Count == 1);
+
+        // Without the relay the session has no connection and comes by none.
+        await house.StopRelayAsync();
+        await WaitUntilAsync(async () => (await publisher.GetStateAsync()).Users is [{ IsConnected: false }]);
+        using var store = office.OpenPublisherStore("publisher");
+        store.RevokeUser("alice", Now);
+
+        await WaitUntilAsync(() => store.ReadAudit("alice", null, 100) is [.., { Kind: "ended" }, { Kind: "logout", Detail: var why }] && why!.Contains("was revoked", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task A_publisher_that_stops_says_so_at_once_while_open_connections_finish()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var house = await BridgeHouse.StartAsync();
+        var local = FreePorts.Next();
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice", new BridgeGrant(local, "127.0.0.1", service.Port));
+        var publisher = house.Serve(office, options: BridgeHouse.Quick with { DrainTimeout = TimeSpan.FromMinutes(10) });
+        await house.ConnectAsync(alice);
+        using var visitor = await Payload.ConnectAsync(local);
+        await Payload.EchoAsync(visitor.GetStream(), 10).WaitAsync(TestTimeouts.Step);
+
+        var stopping = publisher.DisposeAsync().AsTask();
+
+        await house.LoggedAsync("Draining: 1 sessions");
+        var state = await publisher.GetStateAsync();
+        Assert.Equal((false, "it is stopping; open connections may finish"), (state.IsConnected, state.Problem));
+        visitor.Dispose();
+        await stopping.WaitAsync(TestTimeouts.Step);
+    }
+
+    [Fact]
+    public async Task A_session_that_goes_on_over_another_connection_is_shown_with_the_address_of_that_one()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var office = await house.JoinAsync("office");
+        await using var proxy = FaultProxy.Start(house.Url.Port);
+        var alice = house.CreateUser(office, "alice");
+        var context = Path.Combine(alice.FolderOf("user"), "context.json");
+        await File.WriteAllTextAsync(context, (await File.ReadAllTextAsync(context)).Replace($":{house.Url.Port}/", $":{proxy.Port}/", StringComparison.Ordinal));
+        var publisher = house.Serve(office);
+        await house.ConnectAsync(alice);
+        await WaitUntilAsync(async () => (await publisher.GetStateAsync()).Users is [{ IsConnected: true }]);
+        var before = (await publisher.GetStateAsync()).Users[0].Remote;
+
+        await proxy.CutAsync(ProxyCut.Reset);
+        await house.LoggedAsync("goes on over");
+
+        await WaitUntilAsync(async () => (await publisher.GetStateAsync()).Users is [{ IsConnected: true, Remote: var now }] && now != before);
+    }
+
+    [Fact]
+    public async Task Two_publishers_with_one_key_are_told_why_they_lose_their_connection_and_the_relay_warns()
+    {
+        await using var house = await BridgeHouse.StartAsync();
+        var office = await house.JoinAsync("office");
+        var copy = house.State("copy");
+        using (var identity = office.LoadPublisher("publisher"))
+            copy.CreatePublisher("publisher", office.Load("publisher"), identity);
+        var first = house.Serve(office);
+        await WaitUntilAsync(async () => (await first.GetStateAsync()).IsConnected);
+
+        house.Serve(copy);
+
+        await house.LoggedAsync("No connection to the relay", "the relay says: replaced by a newer connection of the same identity");
+        await house.LoggedAsync("Publisher office", "replaces its connection from 127.0.0.1:");
+    }
+
+    [Fact]
+    public async Task A_user_is_told_of_a_target_that_is_down_and_not_of_every_visitor()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var house = await BridgeHouse.StartAsync();
+        var ports = FreePorts.Next(3);
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice", new BridgeGrant(ports[0], "127.0.0.1", ports[2]), new BridgeGrant(ports[1], "127.0.0.1", service.Port));
+
+        // Its time stands still.
+        house.Serve(office, clock: new Microsoft.Extensions.Time.Testing.FakeTimeProvider(Now));
+        await house.ConnectAsync(alice);
+        await house.LoggedAsync("Connected to office");
+        for (var visit = 0; visit < 3; visit++)
+        {
+            using var visitor = await Payload.ConnectAsync(ports[0]);
+            await Record.ExceptionAsync(() => visitor.GetStream().ReadAsync(new byte[1]).AsTask().WaitAsync(TestTimeouts.Step));
+        }
+
+        await house.LoggedAsync("office says", $"127.0.0.1:{ports[2]} is down: cannot reach");
+
+        // What is said afterwards has come, too.
+        await Payload.EchoOnceAsync(ports[1]).WaitAsync(TestTimeouts.Step);
+        Assert.Single(house.Log.Lines.Lines, line => line.Contains("office says", StringComparison.Ordinal));
+    }
+
+    [Fact]
     public async Task A_user_has_so_many_sessions_with_a_publisher_and_the_next_one_waits_for_a_place()
     {
         await using var house = await BridgeHouse.StartAsync();

@@ -116,6 +116,13 @@ internal sealed class BridgeHouse : IAsyncDisposable
         return running;
     }
 
+    /// <summary>From now on there is no relay.</summary>
+    public async Task StopRelayAsync()
+    {
+        await Relay.DisposeAsync();
+        await _app.StopAsync();
+    }
+
     public async ValueTask DisposeAsync()
     {
         foreach (var running in Enumerable.Reverse(_running))

@@ -183,6 +183,23 @@ public sealed class StateTests
     }
 
     [Fact]
+    public void A_publisher_that_joins_beside_another_does_not_take_its_place()
+    {
+        using var folder = new TempDirectory();
+        var state = new StateDirectory(folder.File("state"));
+        foreach (var name in new[] { "first", "second" })
+        {
+            using var identity = PublisherIdentity.Create();
+            state.CreatePublisher(name, new BridgeContext(1, ContextKind.Publisher, new Uri("ws://localhost/"), "", identity.Fingerprint, name), identity);
+            Assert.Equal(name == "first", state.IsDefault(ContextKind.Publisher, name));
+        }
+
+        Assert.Equal("first", state.Resolve(ContextKind.Publisher, null));
+        state.DeleteContext("first");
+        Assert.True(state.IsDefault(ContextKind.Publisher, "second"));
+    }
+
+    [Fact]
     public void A_context_moves_to_another_machine_whole()
     {
         using var folder = new TempDirectory();
@@ -257,6 +274,27 @@ public sealed class StateTests
         var e = Assert.Throws<BridgeException>(() => RelayStore.Initialize(Path.Combine(file, "relay"), "localhost", new Uri("ws://localhost/")));
         Assert.Equal(BridgeError.Storage, e.Code);
         Assert.Contains("--state-dir", e.Message, StringComparison.Ordinal);
+    }
+
+    /// <summary>A link to itself is what even the superuser cannot look into.</summary>
+    [Fact]
+    public void What_cannot_be_looked_into_is_not_taken_for_what_is_not_there()
+    {
+        using var folder = new TempDirectory();
+        var loop = folder.File("loop");
+        File.CreateSymbolicLink(loop, loop);
+        foreach (var path in new[] { folder.Write("file", ""), "/dev/null", loop })
+            Assert.Equal(BridgeError.Storage, Assert.Throws<BridgeException>(new StateDirectory(path).RequireReadable).Code);
+        new StateDirectory(folder.File("none")).RequireReadable();
+
+        // Nor is what lies in it.
+        var state = new StateDirectory(folder.File("state"));
+        Directory.CreateDirectory(Path.Combine(state.Path, "contexts"));
+        foreach (var name in new[] { "config.json", "relay.db", "contexts/office" })
+            File.CreateSymbolicLink(Path.Combine(state.Path, name), Path.Combine(state.Path, name));
+        Assert.Equal(BridgeError.Storage, Assert.Throws<BridgeException>(() => state.CurrentContext).Code);
+        Assert.Equal(BridgeError.Storage, Assert.Throws<BridgeException>(() => RelayStore.Open(state.Path)).Code);
+        Assert.Equal(BridgeError.Storage, Assert.Throws<BridgeException>(() => state.Load("office")).Code);
     }
 
     [Fact]

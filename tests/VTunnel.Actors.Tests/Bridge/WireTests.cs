@@ -73,6 +73,27 @@ public sealed class WireTests
     }
 
     [Fact]
+    public async Task A_connection_that_breaks_is_told_with_the_innermost_reason_or_in_words_of_our_own()
+    {
+        Assert.Equal("the far end closed it without a goodbye", await WhyAsync(new PieceStream([0, 0], 2)));
+        Assert.Equal(
+            "Connection reset by peer",
+            await WhyAsync(new BrokenStream(new IOException("The read operation failed, see inner exception.", new IOException("outer", new IOException("Connection reset by peer."))))));
+        Assert.Equal("it was broken off", await WhyAsync(new BrokenStream(new NotSupportedException("The base stream is not readable."))));
+
+        static async Task<string> WhyAsync(Stream stream)
+        {
+            var carrier = new StreamCarrier(stream, "peer", () => { });
+            return (await Assert.ThrowsAnyAsync<IOException>(async () => await carrier.ReceiveAsync(new byte[10]))).Message;
+        }
+    }
+
+    private sealed class BrokenStream(Exception cause) : MemoryStream
+    {
+        public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default) => ValueTask.FromException<int>(cause);
+    }
+
+    [Fact]
     public async Task A_disposed_carrier_aborts_once_and_takes_nothing_more()
     {
         var aborts = 0;

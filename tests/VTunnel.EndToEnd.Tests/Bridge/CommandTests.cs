@@ -105,6 +105,25 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
     }
 
     [Fact]
+    public async Task A_consumer_of_which_a_local_port_is_closed_is_not_healthy()
+    {
+        var lab = shared.Lab;
+        using var holder = new TcpListener(IPAddress.Loopback, 0);
+        holder.Start();
+        var taken = ((IPEndPoint)holder.LocalEndpoint).Port;
+        lab.CreateUser("otto", (FreePorts.Next(), 9));
+        var consumer = await lab.ConnectAsync("otto");
+        Assert.Equal(0, (await lab.TryRunAsync("otto", "status")).ExitCode);
+
+        lab.Change(store => store.EditUser("otto", new UserChange { Add = [new BridgeGrant(taken, "127.0.0.1", 9)] }, TimeProvider.System.GetUtcNow()));
+        await consumer.Output.WaitForAsync($"Local port {taken} for 127.0.0.1:9 cannot be opened");
+
+        var status = await lab.TryRunAsync("otto", "status");
+        Assert.Equal(9, status.ExitCode);
+        Assert.Contains($"127.0.0.1:{taken} -> 127.0.0.1:9: closed: ", status.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task A_local_port_that_is_mapped_to_one_grant_and_proposed_by_another_is_told_with_both()
     {
         await using var service = TargetServer.StartEcho();
@@ -190,6 +209,12 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
             ("publisher", ["create", "user", "bob", "-m", "1:1", "-m", "1:2"], 2, "local port 1 is given 2 times"),
             ("publisher", ["create", "user", "bob"], 2, "say what the user may reach"),
             ("publisher", ["create", "user", "../bob", "-m", "1:1"], 2, "a name is"),
+            ("publisher", ["create", "user", "", "-m", "1:1"], 2, "NAME '': a name is"),
+            ("publisher", ["create", "app", "", "-m", "1:1"], 2, "NAME '': a name is"),
+            ("publisher", ["show", "user", ""], 2, "NAME '': a name is"),
+            ("publisher", ["config", "import", ""], 2, "is empty"),
+            ("bea", ["connect", ""], 2, "is empty"),
+            ("relay", ["relay", "remove", ""], 2, "PUBLISHER '': say which one"),
             ("publisher", ["create", "user", "bea", "-m", "1:1"], 2, "there is a user 'bea' already"),
             ("publisher", ["create", "user", "bob", "--app", "none"], 2, "no application 'none'"),
             ("publisher", ["create", "user", "bob", "-m", "1:1", "--expires", "yesterday"], 2, "30d"),
@@ -214,6 +239,34 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         var unwritable = await VTunnelProgram.RunAsync("relay", "init", "--domain", "localhost", "--state-dir", "/proc/vtunnel");
         Assert.Equal(8, unwritable.ExitCode);
         Assert.Contains("--state-dir", unwritable.Errors[0], StringComparison.Ordinal);
+        var noFolder = await VTunnelProgram.RunAsync("status", "--state-dir", "/dev/null");
+        Assert.Equal(8, noFolder.ExitCode);
+        Assert.Contains("/dev/null cannot be used", noFolder.Errors[0], StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("--state-dir '': the name of the directory is empty", "status", "--state-dir", "")]
+    [InlineData("--state-dir '': the name of the directory is empty", "relay", "init", "--domain", "localhost", "--state-dir", "")]
+    [InlineData("--context '': the value is empty", "list", "users", "--context", "")]
+    [InlineData("--user '': the value is empty", "audit", "--user", "")]
+    public async Task An_option_whose_value_is_empty_is_none_that_was_left_out(string problem, params string[] arguments)
+    {
+        var lab = shared.Lab;
+        var home = new Dictionary<string, string?> { ["XDG_STATE_HOME"] = lab.File("home") };
+        if (!Directory.Exists(lab.File("home")))
+        {
+            Directory.CreateDirectory(lab.File("home"));
+            Directory.CreateSymbolicLink(lab.File("home/vtunnel"), lab.File("publisher"));
+        }
+
+        var result = await VTunnelProgram.RunAsync(arguments, home);
+        Assert.Equal(2, result.ExitCode);
+        Assert.Contains(problem, Assert.Single(result.Errors), StringComparison.Ordinal);
+        Assert.Empty(result.Output);
+
+        // A variable that is empty is one that is not set.
+        home["VTUNNEL_STATE_DIR"] = "";
+        Assert.Equal("", string.Concat((await VTunnelProgram.RunAsync(["list", "users", "--quiet"], home)).Errors));
     }
 
     [Fact]
@@ -251,6 +304,65 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
     }
 
     [Fact]
+    public async Task A_second_publisher_on_a_machine_leaves_the_first_one_current_and_its_commands_are_told_with_its_name()
+    {
+        var lab = shared.Lab;
+        var first = await JoinAsync("first");
+        Assert.DoesNotContain("--context", first, StringComparison.Ordinal);
+
+        var second = await JoinAsync("second");
+        Assert.Contains("The current context is 'first' as before: name this one with --context second", second, StringComparison.Ordinal);
+        Assert.Contains("vtunnel create user alice -m 5432:5432 --context second --state-dir", second, StringComparison.Ordinal);
+        Assert.Contains("vtunnel serve --context second --state-dir", second, StringComparison.Ordinal);
+
+        await lab.RunAsync("two", "create", "user", "fred", "-m", "5432:5432");
+        var created = (await lab.RunAsync("two", "create", "user", "sue", "-m", "5432:5432", "--context", "second")).Output;
+        Assert.Contains("vtunnel export user sue --context second --state-dir", created, StringComparison.Ordinal);
+        Assert.Equal("fred\n", (await lab.RunAsync("two", "list", "users", "--quiet", "--context", "first")).Output);
+
+        async Task<string> JoinAsync(string name)
+        {
+            var code = (await lab.RunAsync("relay", "relay", "invite", "--quiet")).Output.Trim();
+            return (await lab.RunAsync("two", "join", lab.Url, code, "--name", name, "--context", name)).Output;
+        }
+    }
+
+    [Fact]
+    public async Task A_publisher_that_was_removed_enrols_its_key_again_and_its_bundles_are_good_as_before()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var lab = await BridgeLab.StartAsync();
+        var local = FreePorts.Next();
+        lab.CreateUser("alice", (local, service.Port));
+        var removed = (await lab.RunAsync("relay", "relay", "remove", "publisher")).Output;
+        Assert.Contains($"vtunnel join {lab.Url} CODE --context NAME", removed, StringComparison.Ordinal);
+        Assert.Contains($"vtunnel join {lab.Url} CODE --context publisher", (await lab.TryRunAsync("publisher", "test")).Output, StringComparison.Ordinal);
+
+        var code = (await lab.RunAsync("relay", "relay", "invite", "--quiet")).Output.Trim();
+        var elsewhere = await lab.TryRunAsync("publisher", "join", "ws://127.0.0.1:1/", code, "--context", "publisher");
+        Assert.Equal(2, elsewhere.ExitCode);
+        Assert.Contains($"of a publisher at {lab.Url}", elsewhere.Errors[0], StringComparison.Ordinal);
+        Assert.Contains("as good as before", (await lab.RunAsync("publisher", "join", lab.Url, code, "--context", "publisher")).Output, StringComparison.Ordinal);
+
+        await lab.ServeAsync();
+        await lab.ConnectAsync("alice");
+        await Payload.EchoOnceAsync(local).WaitAsync(TestTimeouts.Step);
+    }
+
+    [Theory]
+    [InlineData("wss://relay.example.com/", "relay --tls-cert fullchain.pem --tls-key privkey.pem")]
+    [InlineData("wss://relay.example.com:8443/", "relay --tls-cert fullchain.pem --tls-key privkey.pem --port 8443")]
+    [InlineData("ws://relay.example.com:8080/", "relay --no-tls --behind-proxy --port 8080")]
+    [InlineData("ws://[::1]:8080/", "relay --no-tls --host ::1 --port 8080")]
+    public async Task A_relay_that_is_set_up_says_how_it_is_started(string url, string command)
+    {
+        using var folder = new TempDirectory();
+        var result = await VTunnelProgram.RunAsync("relay", "init", "--domain", "relay.example.com", "--url", url, "--state-dir", folder.File("relay"));
+        Assert.Equal(0, result.ExitCode);
+        Assert.Contains($"Next, start it:            vtunnel {command} --state-dir ", result.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task Users_and_applications_are_shown_as_they_are()
     {
         var lab = shared.Lab;
@@ -269,6 +381,13 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         await lab.RunAsync("publisher", "edit", "user", "una", "--remove-app", "intranet", "--many-sessions", "--expires", "never");
         await lab.RunAsync("publisher", "delete", "app", "intranet");
         await lab.RunAsync("publisher", "revoke", "user", "una");
+        var edited = (await lab.RunAsync("publisher", "edit", "user", "una", "--expires", "30d")).Output;
+        Assert.Contains("but user 'una' was revoked and is refused all the same", edited, StringComparison.Ordinal);
+        Assert.Contains("vtunnel delete user una --state-dir", edited, StringComparison.Ordinal);
+        Assert.DoesNotContain("may reach", edited, StringComparison.Ordinal);
+        Assert.Contains(
+            "May reach:    nothing, since user 'una' was revoked; granted: 2222:127.0.0.1:22", (await lab.RunAsync("publisher", "show", "user", "una")).Output, StringComparison.Ordinal);
+        await lab.RunAsync("publisher", "edit", "user", "una", "--expires", "never");
         using var shown = JsonDocument.Parse((await lab.RunAsync("publisher", "show", "user", "una", "--json")).Output);
         Assert.False(shown.RootElement.GetProperty("single_session").GetBoolean());
         Assert.True(shown.RootElement.TryGetProperty("revoked", out _));
@@ -307,6 +426,17 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
             var mode = File.GetUnixFileMode(file);
             Assert.True((mode & ~(UnixFileMode.UserRead | UnixFileMode.UserWrite)) == 0, $"{file}: {mode}");
         }
+
+        // Where that is not so, the command says how to mend it, and goes on.
+        var key = files.Single(file => file.EndsWith("user.key", StringComparison.Ordinal));
+        File.SetUnixFileMode(key, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.OtherRead);
+        Assert.Equal(
+            [$"vtunnel: warning: {key} can be read or changed by others than the owner; mend it: chmod 600 {key}"], (await lab.RunAsync("kim", "config", "get-contexts")).Errors);
+        File.SetUnixFileMode(Path.Combine(Path.GetDirectoryName(key)!, "context.json"), (UnixFileMode)0b110_110_110);
+        Assert.Contains(
+            $"and 1 more files of the state can be read or changed by others than the owner; mend it: chmod -R go= {lab.File("kim")}",
+            Assert.Single((await lab.RunAsync("kim", "config", "get-contexts")).Errors),
+            StringComparison.Ordinal);
 
         Assert.DoesNotContain("PRIVATE KEY", Encoding.Latin1.GetString(await File.ReadAllBytesAsync(lab.File("relay/relay.db"))), StringComparison.Ordinal);
     }

@@ -43,7 +43,7 @@ public sealed class WalkThroughTests
         // What to do next is told as it has to be typed: with the state directory where that is on this machine.
         foreach (var hint in new[]
         {
-            $"Next, start it:            vtunnel relay --no-tls --port {environment["P"]} --state-dir relay",
+            $"Next, start it:            vtunnel relay --no-tls --host 127.0.0.1 --port {environment["P"]} --state-dir relay",
             "Next, add a user:     vtunnel create user alice -m 5432:5432 --state-dir publisher",
             "Next, write the bundle for 'alice':   vtunnel export user alice --state-dir publisher",
             "Next, on the machine of 'alice':   vtunnel connect alice.zip",

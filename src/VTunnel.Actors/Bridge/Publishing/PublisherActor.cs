@@ -39,6 +39,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     private int _handshakes;
     private bool _isReading;
     private bool _isStopping;
+    private bool _isStopped;
 
     public PublisherActor(PublisherParts parts)
     {
@@ -55,9 +56,12 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
 
     public static Props Props(PublisherParts parts) => Akka.Actor.Props.Create(() => new PublisherActor(parts));
 
-    private sealed record Session(string Name, string UserKey, LinkId Link, string Remote)
+    /// <summary>The user's name is kept: when the session ends, the user may have been deleted.</summary>
+    private sealed record Session(string Name, string User, string UserKey, LinkId Link)
     {
         public string? ExpelledBecause { get; set; }
+
+        public bool IsLoggedOut { get; set; }
     }
 
     private sealed record Refresh
@@ -89,6 +93,8 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
 
     private sealed record NotArrived(ControlProtocol.Incoming Incoming, string Reason);
 
+    private sealed record HungUp(ControlProtocol.Incoming Incoming);
+
     protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(e =>
     {
         Logger.ChildFailed(e, "the publisher");
@@ -101,6 +107,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     {
         Context.ActorOf(OrphanActor.Props(), "orphans");
         _audit = Context.ActorOf(AuditActor.Props(_parts.Store, _prefix, _parts.Clock, Logger), "audit");
+        Audit(new AuditRecord(Now, "started", null, Detail: $"the sessions of this publisher are counted from 1; the relay is {_parts.Dialer.Name}"));
         ReadDirectory();
         Timers.StartPeriodicTimer("refresh", Refresh.Instance, Options.RefreshInterval);
     }
@@ -110,10 +117,12 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         switch (message)
         {
             case ControlProtocol.Up:
-                _relayProblem = null;
+                if (!_isStopping)
+                    _relayProblem = null;
                 break;
             case ControlProtocol.Down down:
-                _relayProblem = down.Reason;
+                if (!_isStopping)
+                    _relayProblem = down.Reason;
                 break;
             case ControlProtocol.Incoming incoming:
                 OnIncoming(incoming);
@@ -126,6 +135,10 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
                 EndHandshake(failed.Incoming);
                 Logger.ConsumerRejected(failed.Incoming.Remote, failed.Reason);
                 Audit(new AuditRecord(Now, "refused", null, Detail: $"{failed.Incoming.Remote}: {failed.Reason}"));
+                break;
+            case HungUp gone:
+                EndHandshake(gone.Incoming);
+                Logger.ConsumerHungUp(gone.Incoming.Remote);
                 break;
             case Refresh:
                 ReadDirectory();
@@ -146,7 +159,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
                 break;
             case SessionProtocol.SessionEnded ended:
                 if (_sessions.TryGetValue(ended.Session, out var over))
-                    Audit(new AuditRecord(Now, "logout", UserOf(over.UserKey), Detail: $"{over.Name}: {ended.Reason}"));
+                    LogOut(over, ended.Reason);
                 break;
             case Terminated terminated:
                 OnTerminated(terminated.ActorRef);
@@ -167,7 +180,13 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
 
     private void Audit(AuditRecord record) => _audit.Tell(record);
 
-    private string? UserOf(string key) => _usersByKey.GetValueOrDefault(key)?.Name;
+    private void LogOut(Session session, string reason)
+    {
+        if (session.IsLoggedOut)
+            return;
+        session.IsLoggedOut = true;
+        Audit(new AuditRecord(Now, "logout", session.User, Detail: $"{session.Name}: {reason}"));
+    }
 
     private void OnIncoming(ControlProtocol.Incoming incoming)
     {
@@ -209,7 +228,8 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         using var deadline = CancellationTokenSource.CreateLinkedTokenSource(_stopping.Token);
         deadline.CancelAfter(Options.HandshakeTimeout);
         var socket = await _parts.Dialer.DialAsync(AdmissionKind.Answer, incoming.Stream, deadline.Token).ConfigureAwait(false);
-        var (carrier, user) = await EndToEndTls.AcceptAsync(socket, incoming.Remote, _parts.Identity, deadline.Token).ConfigureAwait(false);
+        if (await EndToEndTls.AcceptAsync(socket, incoming.Remote, _parts.Identity, deadline.Token).ConfigureAwait(false) is not var (carrier, user))
+            return new HungUp(incoming);
         var hello = await CarrierHandshake.ReadHelloAsync(carrier, Options.HandshakeTimeout, TimeProvider.System).ConfigureAwait(false);
         return hello is null ? new NotArrived(incoming, "it did not say what it wants") : new Arrived(carrier, hello, user, incoming);
     }
@@ -269,7 +289,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         var context = new SessionContext(name, wire, user.Name, _extensions, _parts.Metrics.For(TunnelRole.Server), Logger);
         var actor = Context.Watch(Context.ActorOf(
             PublisherSessionActor.Props(context, user, Options, _parts.Targets, _audit, _parts.Clock), name));
-        _sessions.Add(actor, new Session(name, arrived.UserKey, link, arrived.Remote));
+        _sessions.Add(actor, new Session(name, user.Name, arrived.UserKey, link));
         Logger.UserConnected(user.Name, name);
         Audit(new AuditRecord(Now, "login", user.Name, Detail: $"{name} from {arrived.Remote}"));
     }
@@ -352,7 +372,13 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     private void OnTerminated(IActorRef actor)
     {
         if (_sessions.Remove(actor, out var session))
+        {
             _traffic.Forget(session.Name);
+
+            // One that is cut off while it has no connection ends without a word of its own.
+            LogOut(session, session.ExpelledBecause ?? "stopped");
+        }
+
         if (_isStopping && _sessions.Count == 0)
             AnswerStopped();
     }
@@ -388,6 +414,8 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         if (!_isStopping)
         {
             _isStopping = true;
+            _relayProblem = "it is stopping; open connections may finish";
+            Logger.Draining(_sessions.Count, Options.DrainTimeout);
             Context.Stop(_control);
             _stopping.Cancel();
             foreach (var session in _sessions.Keys)
@@ -400,6 +428,9 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
 
     private void AnswerStopped()
     {
+        if (!_isStopped)
+            Audit(new AuditRecord(Now, "stopped", null));
+        _isStopped = true;
         foreach (var asker in _stopAskers)
             asker.Tell(PublisherProtocol.Stopped.Instance);
         _stopAskers.Clear();

@@ -1,6 +1,7 @@
 using Akka.Actor;
 using VTunnel.Bridge.State;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
 using VTunnel.Extensions;
 using VTunnel.Options;
 using VTunnel.Protocol.Bridge;
@@ -33,7 +34,7 @@ internal static class PublisherSessionProtocol
 /// <summary>A user that has a session with a publisher.</summary>
 /// <param name="User">Its name.</param>
 /// <param name="Session">The session's name.</param>
-/// <param name="Remote">Where it dialled the relay from, as the relay says.</param>
+/// <param name="Remote">Where it dialled the relay from last, as the relay says.</param>
 /// <param name="IsConnected">Whether the session has a connection now.</param>
 /// <param name="Streams">Open streams.</param>
 /// <param name="Age">Since it began.</param>
@@ -52,6 +53,9 @@ internal sealed class PublisherSessionActor : SessionActor
     /// <summary>The user learns the reason by a message that needs the user's cooperation; after this it is cut off without.</summary>
     private static readonly TimeSpan ExpelGrace = TimeSpan.FromMilliseconds(500);
 
+    /// <summary>Between two notices of one target that is down: a visitor may come again a hundred times per second.</summary>
+    private static readonly TimeSpan NoticeInterval = TimeSpan.FromSeconds(10);
+
     /// <summary>Checks of targets under way; further ones are answered at once.</summary>
     private const int MaxChecks = 16;
 
@@ -60,7 +64,9 @@ internal sealed class PublisherSessionActor : SessionActor
     private readonly IActorRef _audit;
     private readonly TimeProvider _clock;
     private readonly Dictionary<IActorRef, (StreamKey Key, BridgeGrant Grant)> _open = [];
+    private readonly Dictionary<string, long> _noticed = [];
     private BridgeUser _user;
+    private string _remote;
     private int _checks;
     private bool _isExpelled;
 
@@ -69,6 +75,7 @@ internal sealed class PublisherSessionActor : SessionActor
         : base(session)
     {
         _user = user;
+        _remote = session.Wire.RemoteName;
         _options = options;
         _dialer = dialer;
         _audit = audit;
@@ -85,6 +92,29 @@ internal sealed class PublisherSessionActor : SessionActor
     }
 
     private sealed record Checked(BridgeCheckResult Result);
+
+    private sealed record TargetFailed(StreamKey Key, BridgeGrant Grant, string Reason);
+
+    /// <summary>Tells the session of a target that was not reached: the stream's actor tells the log alone.</summary>
+    private sealed class ReportingDialer(ITargetDialer inner, IActorRef session, StreamKey key, BridgeGrant grant) : ITargetDialer
+    {
+        public Task<StreamEndpoint> DialAsync(ForwardTarget target, CancellationToken cancellationToken) => ReportAsync(inner.DialAsync(target, cancellationToken));
+
+        public Task<StreamEndpoint> DialAsync(TargetRequest request, CancellationToken cancellationToken) => ReportAsync(inner.DialAsync(request, cancellationToken));
+
+        private async Task<StreamEndpoint> ReportAsync(Task<StreamEndpoint> dialling)
+        {
+            try
+            {
+                return await dialling.ConfigureAwait(false);
+            }
+            catch (TargetException e)
+            {
+                session.Tell(new TargetFailed(key, grant, e.Message));
+                throw;
+            }
+        }
+    }
 
     protected override void PreStart()
     {
@@ -104,11 +134,14 @@ internal sealed class PublisherSessionActor : SessionActor
                 break;
             case PublisherSessionProtocol.GetOnlineUser:
                 Sender.Tell(new OnlineUser(
-                    _user.Name, Session.Name, Session.Wire.RemoteName, Session.Wire.Carrier is not null, StreamCount, Age, Session.Wire.RoundTripTime));
+                    _user.Name, Session.Name, _remote, Session.Wire.Carrier is not null, StreamCount, Age, Session.Wire.RoundTripTime));
                 break;
             case Checked done:
                 _checks--;
                 Pump.SendControl(done.Result.ToLine());
+                break;
+            case TargetFailed failed:
+                OnTargetFailed(failed);
                 break;
             case CutOff:
                 Session.Wire.Abort();
@@ -118,6 +151,12 @@ internal sealed class PublisherSessionActor : SessionActor
                 base.OnReceive(message);
                 break;
         }
+    }
+
+    protected override void OnCarrierUp(LinkEvents.CarrierUp up)
+    {
+        base.OnCarrierUp(up);
+        _remote = up.RemoteName;
     }
 
     protected override void OnControl(ControlMessage message)
@@ -172,7 +211,7 @@ internal sealed class PublisherSessionActor : SessionActor
         var info = new StreamInfo(Session.Name, _user.Name, port, remote, grant.Host);
         var rule = new ForwardRule(port, new ForwardTarget(TargetScheme.Tcp, grant.Host, grant.Port));
         var stream = StartStream(
-            StreamActor.ForTarget(StreamServices, info, requested.Key, rule, visit: null, _dialer),
+            StreamActor.ForTarget(StreamServices, info, requested.Key, rule, visit: null, new ReportingDialer(_dialer, Self, requested.Key, grant)),
             StreamName(requested.Key));
         _open.Add(stream, (requested.Key, grant));
     }
@@ -188,6 +227,17 @@ internal sealed class PublisherSessionActor : SessionActor
         // New streams are refused from now on; the consumer keeps its ports.
     }
 
+    /// <summary>The audit has every connection, also one that came to nothing; the user is told now and then.</summary>
+    private void OnTargetFailed(TargetFailed failed)
+    {
+        var target = failed.Grant.Target;
+        _audit.Tell(new AuditRecord(_clock.GetUtcNow(), "stream-failed", _user.Name, target, $"{Session.Name}/{failed.Key.Id} {failed.Reason}"));
+        if (_isExpelled || (_noticed.TryGetValue(target, out var last) && _clock.GetElapsedTime(last) < NoticeInterval))
+            return;
+        _noticed[target] = _clock.GetTimestamp();
+        Notify($"{target} is down: {failed.Reason}");
+    }
+
     private BridgeGrant? Granted(string? host, int port) =>
         _user.Grants.FirstOrDefault(grant => grant.Port == port && grant.Host.Equals(host, StringComparison.OrdinalIgnoreCase));
 
@@ -201,6 +251,9 @@ internal sealed class PublisherSessionActor : SessionActor
         _user = user;
         if (before.Grants.SequenceEqual(user.Grants))
             return;
+
+        // Grants that come and go must not be remembered for ever.
+        _noticed.Clear();
 
         var withdrawn = _open.Where(stream => Granted(stream.Value.Grant.Host, stream.Value.Grant.Port) is null).ToList();
         foreach (var (stream, (key, _)) in withdrawn)

@@ -263,7 +263,14 @@ internal sealed class RelayedPublisherActor : UntypedActor, IWithTimers
     private void OnPublisher(RelayControl control)
     {
         // An older connection is the ghost of one that was lost, or the same key twice: the newest is the one that is alive.
-        _control?.Socket.Dispose();
+        if (_control is { } older)
+        {
+            _logger.RelayPublisherReplaced(_name, _fingerprint[..12], control.Socket.Remote, older.Socket.Remote);
+
+            // CloseAsync ends the connection whatever happens and does not throw.
+            _ = older.CloseAsync("replaced by a newer connection of the same identity");
+        }
+
         _control = control;
         _logger.RelayPublisherUp(_name, _fingerprint[..12], control.Socket.Remote);
         foreach (var (stream, consumer) in _waiting)
@@ -320,7 +327,7 @@ internal sealed class RelayedPublisherActor : UntypedActor, IWithTimers
     {
         if (!_waiting.Remove(answer.Stream, out var consumer))
         {
-            answer.Dispose();
+            Refuse(answer.Socket, "the consumer waits no more");
             return;
         }
 

@@ -53,7 +53,11 @@ internal sealed class RelayControl(RelayedSocket socket)
     /// <summary>What may wait for a publisher that does not read; one message more and it is given up.</summary>
     private const int MaxWaiting = 256;
 
+    /// <summary>How long a publisher may take to go when it is told to.</summary>
+    private static readonly TimeSpan Farewell = TimeSpan.FromSeconds(1);
+
     private readonly Channel<byte[]> _outgoing = Channel.CreateBounded<byte[]>(MaxWaiting);
+    private string? _farewell;
 
     public RelayedSocket Socket { get; } = socket;
 
@@ -64,6 +68,16 @@ internal sealed class RelayControl(RelayedSocket socket)
             return true;
         Socket.Dispose();
         return false;
+    }
+
+    /// <summary>Says why and closes; breaks the connection if the publisher does not take it within a second. Never throws.</summary>
+    public async Task CloseAsync(string reason)
+    {
+        Volatile.Write(ref _farewell, reason);
+        _outgoing.Writer.TryComplete();
+        using var deadline = new CancellationTokenSource(Farewell);
+        await using (deadline.Token.Register(Socket.Dispose).ConfigureAwait(false))
+            await Socket.Done.ConfigureAwait(false);
     }
 
     /// <summary>Serves the connection until it ends. Never throws.</summary>
@@ -94,6 +108,8 @@ internal sealed class RelayControl(RelayedSocket socket)
         {
             await foreach (var message in _outgoing.Reader.ReadAllAsync().ConfigureAwait(false))
                 await Socket.Socket.SendAsync(message, WebSocketMessageType.Text, true, CancellationToken.None).ConfigureAwait(false);
+            if (Volatile.Read(ref _farewell) is { } reason)
+                await Socket.Socket.CloseOutputAsync(WebSocketCloseStatus.PolicyViolation, reason, CancellationToken.None).ConfigureAwait(false);
         }
         catch (Exception e) when (e is WebSocketException or OperationCanceledException or IOException or ObjectDisposedException)
         {

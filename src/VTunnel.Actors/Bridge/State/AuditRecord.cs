@@ -39,8 +39,11 @@ internal static class AuditTable
     private const string Refused = "refused";
     private const string Denied = "denied";
 
-    /// <summary>What users cause by coming, going and using what is granted to them; every other kind is an administrator's, but for refusals.</summary>
-    private static readonly string[] Uses = ["login", "logout", "ended", "stream-open", "stream-end"];
+    /// <summary>
+    /// What users cause by coming, going and using what is granted to them, and starts of the program, of which a restart in a
+    /// loop makes many; every other kind is an administrator's, but for refusals.
+    /// </summary>
+    private static readonly string[] Uses = ["login", "logout", "ended", "stream-open", "stream-end", "stream-failed", "started", "stopped"];
 
     private static readonly string UseKinds = string.Join(", ", Uses.Select(kind => $"'{kind}'"));
 

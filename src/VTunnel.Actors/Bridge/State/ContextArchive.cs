@@ -32,6 +32,8 @@ public static class ContextArchive
     public static string? TryImport(StateDirectory state, string path, string? name)
     {
         ArgumentNullException.ThrowIfNull(state);
+        if (path.Length == 0)
+            return null;
         try
         {
             using var zip = ZipFile.OpenRead(path);

@@ -71,7 +71,7 @@ public sealed class RelayStore : IDisposable
     public static RelayStore Open(string folder)
     {
         var path = Path.Combine(folder, FileName);
-        if (!File.Exists(path))
+        if (!StateFiles.Exists(path))
             throw new BridgeException(BridgeError.Invalid, $"there is no relay in {folder} yet; make one: vtunnel relay init --domain relay.example.com");
         var store = new RelayStore(new SqliteFile(path, Schema));
         try

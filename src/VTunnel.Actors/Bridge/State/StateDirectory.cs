@@ -83,19 +83,37 @@ public sealed class StateDirectory
         return System.IO.Path.Combine(home, ".local", "state", "vtunnel");
     }
 
+    /// <summary>Sees to it that the folder can be looked into, or is not there yet: else it would seem that nothing is set up.</summary>
+    /// <exception cref="BridgeException">It cannot.</exception>
+    public void RequireReadable()
+    {
+        if (StateFiles.Exists(_path))
+            StateFiles.Guard(_path, () => _ = Directory.EnumerateFileSystemEntries(_path).Any());
+    }
+
+    /// <summary>Keys and databases that others than their owner may read or change: copied without their permissions, for example.</summary>
+    public IReadOnlyList<string> LooseFiles()
+    {
+        var folders = ContextNames.Select(Folder).Append(System.IO.Path.Combine(_path, "requests")).Where(StateFiles.Exists);
+        var files = new List<string> { System.IO.Path.Combine(_path, RelayStore.FileName) };
+        foreach (var folder in folders)
+            StateFiles.Guard(folder, () => files.AddRange(Directory.GetFiles(folder).Order(StringComparer.Ordinal)));
+        return [.. files.Where(StateFiles.IsLoose)];
+    }
+
+    /// <summary>Whether a relay is set up here.</summary>
+    public bool HasRelay => StateFiles.Exists(System.IO.Path.Combine(_path, RelayStore.FileName));
+
     /// <summary>The contexts that there are, by name.</summary>
     public IReadOnlyList<string> ContextNames
     {
         get
         {
             var folder = System.IO.Path.Combine(_path, "contexts");
-            string[] names = [];
-            StateFiles.Guard(folder, () =>
-            {
-                if (Directory.Exists(folder))
-                    names = [.. Directory.GetDirectories(folder).Where(child => File.Exists(System.IO.Path.Combine(child, ContextFile))).Select(child => System.IO.Path.GetFileName(child)).Order(StringComparer.Ordinal)];
-            });
-            return names;
+            string[] children = [];
+            if (StateFiles.Exists(folder))
+                StateFiles.Guard(folder, () => children = Directory.GetDirectories(folder));
+            return [.. children.Where(child => StateFiles.Exists(System.IO.Path.Combine(child, ContextFile))).Select(child => System.IO.Path.GetFileName(child)).Order(StringComparer.Ordinal)];
         }
     }
 
@@ -117,6 +135,12 @@ public sealed class StateDirectory
         StateFiles.CreateFolder(_path);
         StateFiles.Write(
             System.IO.Path.Combine(_path, "config.json"), JsonSerializer.SerializeToUtf8Bytes(new StateConfig(1, name), StateJson.Default.StateConfig));
+    }
+
+    private void UseContextUnlessThereIsOne(string name)
+    {
+        if (CurrentContext is not { } current || !HasContext(current))
+            UseContext(name);
     }
 
     /// <summary>Whether a text can be the name of a context, a user or an application; else what would be right.</summary>
@@ -141,19 +165,24 @@ public sealed class StateDirectory
             return name;
         }
 
-        var fitting = ContextNames.Where(known => Load(known).Kind == kind).ToList();
-        if (CurrentContext is { } current && fitting.Contains(current))
-            return current;
-        return fitting switch
+        var fitting = OfKind(kind);
+        return Default(fitting) ?? throw fitting switch
         {
-            [var only] => only,
-            [] when kind == ContextKind.Publisher => throw new BridgeException(
+            [] when kind == ContextKind.Publisher => new BridgeException(
                 BridgeError.Invalid, $"no publisher is set up in {_path}; get a code from the relay's operator and write: vtunnel join RELAY-URL CODE"),
-            [] => throw new BridgeException(BridgeError.Invalid, $"no identity is set up in {_path}; give the file that the publisher exported: vtunnel connect NAME-vtunnel-config.zip"),
-            _ => throw new BridgeException(
+            [] => new BridgeException(BridgeError.Invalid, $"no identity is set up in {_path}; give the file that the publisher exported: vtunnel connect NAME-vtunnel-config.zip"),
+            _ => new BridgeException(
                 BridgeError.Invalid, $"there are several: {string.Join(", ", fitting)}; choose one with --context NAME, or with 'vtunnel config use-context NAME'"),
         };
     }
+
+    /// <summary>Whether <see cref="Resolve"/> gives a context without its name.</summary>
+    public bool IsDefault(ContextKind kind, string name) => Default(OfKind(kind)) == name;
+
+    private List<string> OfKind(ContextKind kind) => [.. ContextNames.Where(known => Load(known).Kind == kind)];
+
+    private string? Default(List<string> fitting) =>
+        CurrentContext is { } current && fitting.Contains(current) ? current : fitting is [var only] ? only : null;
 
     /// <summary>Reads a context and checks it.</summary>
     /// <exception cref="BridgeException">There is none of that name, or it is damaged.</exception>
@@ -171,24 +200,27 @@ public sealed class StateDirectory
         return context;
     }
 
-    /// <summary>Makes a publisher's context and makes it the current one.</summary>
+    /// <summary>Makes a publisher's context, and makes it the current one if there is none: what is set up beside an identity must not take its place.</summary>
     public void CreatePublisher(string name, BridgeContext context, PublisherIdentity identity)
     {
         ArgumentNullException.ThrowIfNull(identity);
         StateFiles.CreateFolder(Folder(name));
         StateFiles.Write(System.IO.Path.Combine(Folder(name), PublisherPem), identity.ToPem());
         Save(name, context);
-        UseContext(name);
+        UseContextUnlessThereIsOne(name);
     }
 
+    /// <summary>Keeps what has changed of a publisher that has enrolled its key again.</summary>
+    public void UpdatePublisher(string name, BridgeContext context) => Save(name, context);
+
     /// <summary>Whether a name is taken.</summary>
-    public bool HasContext(string name) => File.Exists(System.IO.Path.Combine(Folder(name), ContextFile));
+    public bool HasContext(string name) => StateFiles.Exists(System.IO.Path.Combine(Folder(name), ContextFile));
 
     /// <summary>A publisher's key.</summary>
     public PublisherIdentity LoadPublisher(string name)
     {
         var path = System.IO.Path.Combine(Folder(name), PublisherPem);
-        var pem = StateFiles.TryRead(path) ?? throw new BridgeException(BridgeError.Damaged, $"{path} is missing: restore it from a copy, or join the relay again");
+        var pem = StateFiles.TryRead(path) ?? throw new BridgeException(BridgeError.Damaged, $"{path} is missing: restore it from a copy; to join again makes another key, and every user needs a new bundle then");
         PublisherIdentity identity;
         try
         {
@@ -196,7 +228,7 @@ public sealed class StateDirectory
         }
         catch (CryptographicException e)
         {
-            throw new BridgeException(BridgeError.Damaged, $"{path} is damaged: {e.Message.TrimEnd('.')}; restore it from a copy, or join the relay again", e);
+            throw new BridgeException(BridgeError.Damaged, $"{path} is damaged: {e.Message.TrimEnd('.')}; restore it from a copy; to join again makes another key, and every user needs a new bundle then", e);
         }
 
         if (identity.Fingerprint == Load(name).Publisher)
@@ -235,8 +267,7 @@ public sealed class StateDirectory
             manifest.Certificate,
             manifest.Expires,
             manifest.Grants));
-        if (CurrentContext is null)
-            UseContext(chosen);
+        UseContextUnlessThereIsOne(chosen);
         return (chosen, known is null);
     }
 
@@ -275,7 +306,7 @@ public sealed class StateDirectory
         RequireContext(name);
         if (NameProblem(newName) is { } problem)
             throw new BridgeException(BridgeError.Invalid, $"'{newName}': {problem}");
-        if (Directory.Exists(Folder(newName)))
+        if (StateFiles.Exists(Folder(newName)))
             throw new BridgeException(BridgeError.Invalid, $"there is a context '{newName}' already");
         StateFiles.Guard(Folder(name), () => Directory.Move(Folder(name), Folder(newName)));
         if (CurrentContext == name)
@@ -297,9 +328,9 @@ public sealed class StateDirectory
         ArgumentNullException.ThrowIfNull(wanted);
         var name = new string([.. wanted.Select(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_' or '.' or '@' ? c : '-').Take(56)]).TrimStart('.', '-');
         name = name.Length == 0 ? "context" : name;
-        if (!Directory.Exists(Folder(name)))
+        if (!StateFiles.Exists(Folder(name)))
             return name;
-        return Enumerable.Range(2, int.MaxValue - 2).Select(number => $"{name}-{number}").First(free => !Directory.Exists(Folder(free)));
+        return Enumerable.Range(2, int.MaxValue - 2).Select(number => $"{name}-{number}").First(free => !StateFiles.Exists(Folder(free)));
     }
 
     /// <summary>The folder of a context, whether it exists or not.</summary>

@@ -60,12 +60,45 @@ internal static class StateFiles
     public static byte[]? TryRead(string path)
     {
         byte[]? content = null;
+        if (Exists(path))
+            Guard(path, () => content = File.ReadAllBytes(path));
+        return content;
+    }
+
+    /// <summary>Whether there is a file or folder. Unlike the system's own question it does not call absent what it may not look at.</summary>
+    /// <exception cref="BridgeException">It cannot be found out.</exception>
+    public static bool Exists(string path)
+    {
+        var exists = false;
         Guard(path, () =>
         {
-            if (File.Exists(path))
-                content = File.ReadAllBytes(path);
+            try
+            {
+                _ = File.GetAttributes(path);
+                exists = true;
+            }
+            catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
+            {
+                // There is none.
+            }
         });
-        return content;
+        return exists;
+    }
+
+    /// <summary>Whether others than the owner may do anything with a file; also false where there are no such permissions, or it is gone.</summary>
+    public static bool IsLoose(string path)
+    {
+        if (OperatingSystem.IsWindows())
+            return false;
+        try
+        {
+            return (File.GetUnixFileMode(path) & ~OwnerFolder) != 0;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // Whoever needs it is told then.
+            return false;
+        }
     }
 
     /// <summary>Turns what the system says into what a user can do something about.</summary>

@@ -63,36 +63,43 @@ internal static class EndToEndTls
     }
 
     /// <summary>The publisher's side: the consumer must hold a key that this publisher certified. Whether it is admitted is not asked here.</summary>
-    /// <returns>The carrier and the fingerprint of the user's key.</returns>
+    /// <returns>The carrier and the fingerprint of the user's key; null if the consumer hung up before it said anything.</returns>
     /// <exception cref="TunnelConnectException">No session, with the leg that failed.</exception>
-    public static async Task<(ICarrier Carrier, string User)> AcceptAsync(
+    public static async Task<(ICarrier Carrier, string User)?> AcceptAsync(
         WebSocket socket, string remoteName, PublisherIdentity publisher, CancellationToken cancellationToken)
     {
         var user = "";
         string? problem = null;
+        var hasBegun = false;
         var tls = new SslStream(WebSocketStream.Create(socket, WebSocketMessageType.Binary, ownsWebSocket: false));
         try
         {
-            await tls.AuthenticateAsServerAsync(
-                new SslServerAuthenticationOptions
+            var options = new SslServerAuthenticationOptions
+            {
+                ApplicationProtocols = [Protocol],
+                EnabledSslProtocols = SslProtocols.Tls13,
+                ServerCertificateContext = SslStreamCertificateContext.Create(publisher.Certificate, null, offline: true),
+                ClientCertificateRequired = true,
+                CertificateRevocationCheckMode = X509RevocationMode.NoCheck,
+                CertificateChainPolicy = NoDownloads(),
+                AllowTlsResume = false,
+                AllowRenegotiation = false,
+                RemoteCertificateValidationCallback = (_, certificate, _, _) =>
                 {
-                    ApplicationProtocols = [Protocol],
-                    EnabledSslProtocols = SslProtocols.Tls13,
-                    ServerCertificateContext = SslStreamCertificateContext.Create(publisher.Certificate, null, offline: true),
-                    ClientCertificateRequired = true,
-                    CertificateRevocationCheckMode = X509RevocationMode.NoCheck,
-                    CertificateChainPolicy = NoDownloads(),
-                    AllowTlsResume = false,
-                    AllowRenegotiation = false,
-                    RemoteCertificateValidationCallback = (_, certificate, _, _) =>
-                    {
-                        if (certificate is X509Certificate2 shown && Keys.IsIssuedBy(shown, publisher.Certificate))
-                            user = Keys.Fingerprint(shown);
-                        else
-                            problem = "the consumer's certificate is not one of this publisher's";
-                        return problem is null;
-                    },
+                    if (certificate is X509Certificate2 shown && Keys.IsIssuedBy(shown, publisher.Certificate))
+                        user = Keys.Fingerprint(shown);
+                    else
+                        problem = "the consumer's certificate is not one of this publisher's";
+                    return problem is null;
                 },
+            };
+            await tls.AuthenticateAsServerAsync(
+                (_, _, _, _) =>
+                {
+                    hasBegun = true;
+                    return ValueTask.FromResult(options);
+                },
+                null,
                 cancellationToken).ConfigureAwait(false);
             Require(tls);
             return (new StreamCarrier(tls, remoteName, () => Break(socket)), user);
@@ -103,6 +110,10 @@ internal static class EndToEndTls
             await tls.DisposeAsync().ConfigureAwait(false);
             if (problem is not null)
                 throw new TunnelConnectException(ConnectError.TlsFailed, problem, e);
+
+            // Whoever only asked the relay whether it is admitted has nothing to say to the publisher.
+            if (!hasBegun && e is not (OperationCanceledException or AuthenticationException))
+                return null;
             throw Explain(e, socket, "consumer");
         }
     }
@@ -134,7 +145,7 @@ internal static class EndToEndTls
         if (socket.CloseStatusDescription is { Length: > 0 } reason)
             return new TunnelConnectException(ConnectError.Unreachable, $"the relay says: {reason}", e);
         return e is AuthenticationException
-            ? new TunnelConnectException(ConnectError.TlsFailed, $"TLS with the {peer} failed: {e.GetBaseException().Message.TrimEnd('.', '\n')}", e)
-            : new TunnelConnectException(ConnectError.ConnectionLost, $"the connection to the {peer} was lost before it was up: {e.GetBaseException().Message.TrimEnd('.')}", e);
+            ? new TunnelConnectException(ConnectError.TlsFailed, $"TLS with the {peer} failed: {Breakage.Why(e)}", e)
+            : new TunnelConnectException(ConnectError.ConnectionLost, $"the connection to the {peer} was lost before it was up: {Breakage.Why(e)}", e);
     }
 }

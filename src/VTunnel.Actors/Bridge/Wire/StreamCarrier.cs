@@ -60,7 +60,8 @@ public sealed class StreamCarrier : ICarrier
         {
             if (_messageLeft == 0)
             {
-                await _stream.ReadExactlyAsync(_header).ConfigureAwait(false);
+                if (await _stream.ReadAtLeastAsync(_header, HeaderBytes, throwOnEndOfStream: false).ConfigureAwait(false) < HeaderBytes)
+                    throw new EndOfStreamException("the far end closed it without a goodbye");
                 var length = BinaryPrimitives.ReadUInt32BigEndian(_header);
                 if (length == 0)
                     return new ValueWebSocketReceiveResult(0, WebSocketMessageType.Close, true);
@@ -75,6 +76,10 @@ public sealed class StreamCarrier : ICarrier
             Interlocked.Increment(ref _reads);
             _messageLeft -= read;
             return new ValueWebSocketReceiveResult(read, WebSocketMessageType.Binary, _messageLeft == 0);
+        }
+        catch (Exception e) when (SaysNothing(e))
+        {
+            throw new IOException(Breakage.Why(e), e);
         }
         finally
         {
@@ -103,6 +108,10 @@ public sealed class StreamCarrier : ICarrier
             BinaryPrimitives.WriteInt32BigEndian(copy, message.Length);
             message.CopyTo(copy.AsMemory(HeaderBytes));
             await _stream.WriteAsync(copy.AsMemory(0, length)).ConfigureAwait(false);
+        }
+        catch (Exception e) when (SaysNothing(e))
+        {
+            throw new IOException(Breakage.Why(e), e);
         }
         finally
         {
@@ -148,6 +157,9 @@ public sealed class StreamCarrier : ICarrier
 
         return ValueTask.CompletedTask;
     }
+
+    /// <summary>The message is about the stream, or says that there is an inner one; the reason reaches logs and users.</summary>
+    private static bool SaysNothing(Exception e) => e is IOException { InnerException: not null } or NotSupportedException;
 
     private void Enter()
     {

@@ -61,7 +61,7 @@ internal static class AppCommands
                 settings,
                 app.Name,
                 $"Application '{app.Name}' is {BridgeCli.Grants(app.Maps)}.",
-                $"Next, grant it:   vtunnel create user bob --app {app.Name}");
+                $"Next, grant it:   {BridgeCli.Command(settings, $"create user bob --app {app.Name}")}");
         });
     }
 
@@ -70,7 +70,7 @@ internal static class AppCommands
             settings,
             store.ListApps(),
             app => app.Name,
-            "There is no application yet. Next: vtunnel create app web -m 8080:80",
+            $"There is no application yet. Next: {BridgeCli.Command(settings, "create app web -m 8080:80")}",
             ["APPLICATION", "TARGETS"],
             app => [app.Name, BridgeCli.Grants(app.Maps)]));
 

@@ -35,12 +35,39 @@ internal static class BridgeCli
         Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
     };
 
-    public static StateDirectory State(SettingsReader settings) =>
-        new(settings.Text(StateDir) ?? StateDirectory.DefaultPath(Environment.GetEnvironmentVariable));
+    /// <exception cref="BridgeException">The directory is there and cannot be looked into.</exception>
+    public static StateDirectory State(SettingsReader settings)
+    {
+        var state = new StateDirectory(settings.OneOrNull<string>(StateDir, Folder) ?? StateDirectory.DefaultPath(Environment.GetEnvironmentVariable));
+        state.RequireReadable();
+        WarnOfLooseFiles(state);
+        return state;
+    }
+
+    /// <summary>Whoever else can read a key can be whose it is. The command goes on: to stop a tunnel that runs would be worse.</summary>
+    private static void WarnOfLooseFiles(StateDirectory state)
+    {
+        var loose = state.LooseFiles();
+        var (which, mend) = loose switch
+        {
+            [] => ("", ""),
+            [var only] => (only, $"chmod 600 {Quoted(only)}"),
+            [var first, ..] => ($"{first} and {loose.Count - 1} more files of the state", $"chmod -R go= {Quoted(state.Path)}"),
+        };
+        if (which.Length > 0)
+            Console.Error.WriteLine($"vtunnel: warning: {OneLine.Of(which)} can be read or changed by others than the owner; mend it: {OneLine.Of(mend)}");
+    }
+
+    /// <summary>A path as a shell takes it.</summary>
+    private static string Quoted(string path) =>
+        path.All(c => char.IsAsciiLetterOrDigit(c) || "/._-~+@".Contains(c, StringComparison.Ordinal)) ? path : $"'{path.Replace("'", "'\\''", StringComparison.Ordinal)}'";
 
     /// <summary>Runs a command unless its line was wrong already, and tells its faults in the program's way.</summary>
     public static async Task<int> RunAsync(SettingsReader settings, Func<Task<int>> command)
     {
+        // Which identity is meant is read before anything is done: an empty text is not the default, but perhaps a variable that a script forgot.
+        settings.OneOrNull<string>(StateDir, Folder);
+        settings.Text(Context);
         if (settings.Faults.Count > 0)
             return Terminal.Refuse(settings.Faults);
         try
@@ -59,11 +86,15 @@ internal static class BridgeCli
 
     public static Task<int> Run(SettingsReader settings, Func<int> command) => RunAsync(settings, () => Task.FromResult(command()));
 
-    /// <summary>A command to propose for this machine, as it has to be written there: a state directory of this command line belongs to the next one, too.</summary>
-    public static string Command(SettingsReader settings, string command) =>
-        settings.SourceOf(StateDir) == SettingSource.CommandLine && settings.Text(StateDir) is { } directory
-            ? $"vtunnel {command} --state-dir {(directory.All(c => char.IsAsciiLetterOrDigit(c) || "/._-~+".Contains(c, StringComparison.Ordinal)) ? directory : $"'{directory.Replace("'", "'\\''", StringComparison.Ordinal)}'")}"
+    /// <summary>A command to propose for this machine, as it has to be written there: what this command line says of context and state directory belongs to the next one, too.</summary>
+    public static string Command(SettingsReader settings, string command)
+    {
+        if (settings.SourceOf(Context) == SettingSource.CommandLine && settings.Text(Context) is { } context)
+            command += $" --context {context}";
+        return settings.SourceOf(StateDir) == SettingSource.CommandLine && settings.Text(StateDir) is { } directory
+            ? $"vtunnel {command} --state-dir {Quoted(directory)}"
             : $"vtunnel {command}";
+    }
 
     /// <summary>Prints what was done and what comes next, or the value alone.</summary>
     public static int Tell(SettingsReader settings, string value, params string[] lines)
@@ -117,10 +148,18 @@ internal static class BridgeCli
 
     public static string Name(SettingsReader settings, int index, ArgumentSpec spec)
     {
-        var name = settings.Arguments.ElementAtOrDefault(index) ?? "";
-        if (name.Length > 0 && StateDirectory.NameProblem(name) is { } problem)
+        // One that is missing is told of already; one that is empty is given, and is no name.
+        var name = settings.Arguments.ElementAtOrDefault(index);
+        if (name is not null && StateDirectory.NameProblem(name) is { } problem)
             settings.Fault(spec, name, problem);
-        return name;
+        return name ?? "";
+    }
+
+    private static bool Folder(string text, [NotNullWhen(true)] out string? value, [NotNullWhen(false)] out string? problem)
+    {
+        value = text;
+        problem = text.Length > 0 ? null : $"the name of the directory is empty; without the option it is {StateDir.Default}";
+        return problem is null;
     }
 
     public static bool NameValue(string text, [NotNullWhen(true)] out string? value, [NotNullWhen(false)] out string? problem)

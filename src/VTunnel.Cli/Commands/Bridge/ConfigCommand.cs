@@ -124,15 +124,19 @@ internal static class ConfigCommand
         });
     }
 
-    private static Task<int> RunExport(SettingsReader settings) => BridgeCli.Run(settings, () =>
+    private static Task<int> RunExport(SettingsReader settings)
     {
-        var state = BridgeCli.State(settings);
-        var name = settings.Arguments[0];
-        var path = settings.Text(Out) ?? $"{name}-context.zip";
-        ContextArchive.Export(state, name, path);
-        return BridgeCli.Tell(
-            settings, path, $"{path} is the whole identity '{name}', keys included: hand it over in a safe way.", $"Next, on the other machine:   vtunnel config import {Path.GetFileName(path)}");
-    });
+        var chosen = settings.Text(Out);
+        return BridgeCli.Run(settings, () =>
+        {
+            var state = BridgeCli.State(settings);
+            var name = settings.Arguments[0];
+            var path = chosen ?? $"{name}-context.zip";
+            ContextArchive.Export(state, name, path);
+            return BridgeCli.Tell(
+                settings, path, $"{path} is the whole identity '{name}', keys included: hand it over in a safe way.", $"Next, on the other machine:   vtunnel config import {Path.GetFileName(path)}");
+        });
+    }
 
     private static Task<int> RunRename(SettingsReader settings) => BridgeCli.Run(settings, () =>
     {

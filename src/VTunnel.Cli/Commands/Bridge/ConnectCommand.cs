@@ -49,6 +49,8 @@ internal static partial class ConnectCommand
     /// <summary>Reads a bundle's file.</summary>
     public static Bundle ReadBundle(string path)
     {
+        if (path.Length == 0)
+            throw new BridgeException(BridgeError.Invalid, "the name of the bundle's file is empty");
         try
         {
             var file = new FileInfo(path);
@@ -161,6 +163,8 @@ internal static partial class ConnectCommand
 
             foreach (var context in contexts)
                 LogConnecting(logger, context);
+            if (contexts is [var single] && state.CurrentContext is { } current && !state.IsDefault(ContextKind.Consumer, single))
+                LogOtherIsCurrent(logger, current, single);
             return await WaitAsync(consumers, interrupts.Stopping);
         }
         finally
@@ -193,6 +197,9 @@ internal static partial class ConnectCommand
             return ExitCodes.Success;
         }
     }
+
+    [LoggerMessage(9222, LogLevel.Information, "The current context is {Current}: without a bundle, this one is 'vtunnel connect --context {Context}'")]
+    private static partial void LogOtherIsCurrent(ILogger logger, string current, string context);
 
     [LoggerMessage(9221, LogLevel.Information, "Connecting as {Context}")]
     private static partial void LogConnecting(ILogger logger, string context);

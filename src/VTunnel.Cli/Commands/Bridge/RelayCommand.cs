@@ -105,9 +105,20 @@ internal static partial class RelayCommand
                 settings,
                 address.ToString(),
                 $"The relay for {address} is set up in {state.Path}.",
-                $"Next, start it:            {BridgeCli.Command(settings, address.Scheme is "ws" or "http" ? $"relay --no-tls --port {address.Port}" : "relay --tls-cert fullchain.pem --tls-key privkey.pem")}",
+                $"Next, start it:            {BridgeCli.Command(settings, StartCommand(address))}",
                 $"Then invite a publisher:   {BridgeCli.Command(settings, "relay invite")}");
         });
+    }
+
+    /// <summary>What starts a relay where this URL is that of the relay itself, and not of a proxy in front of it.</summary>
+    private static string StartCommand(Uri url)
+    {
+        if (url.Scheme is not ("ws" or "http"))
+            return $"relay --tls-cert fullchain.pem --tls-key privkey.pem{(url.Port == DefaultPort ? "" : $" --port {url.Port}")}";
+
+        // Without TLS it listens on loopback only, unless it is told that this is seen to.
+        var where = !url.IsLoopback ? "--behind-proxy" : $"--host {(IPAddress.TryParse(url.IdnHost, out var address) ? address : IPAddress.Loopback)}";
+        return $"relay --no-tls {where} --port {url.Port}";
     }
 
     private static Task<int> RunInvite(SettingsReader settings)
@@ -168,7 +179,14 @@ internal static partial class RelayCommand
             ]);
     });
 
-    private static Task<int> RunRemove(SettingsReader settings) => BridgeCli.Run(settings, () =>
+    private static Task<int> RunRemove(SettingsReader settings)
+    {
+        if (settings.Arguments is [""])
+            settings.Fault(Which, "", "say which one; 'vtunnel relay list' shows who is enrolled");
+        return BridgeCli.Run(settings, () => RemovePublisher(settings));
+    }
+
+    private static int RemovePublisher(SettingsReader settings)
     {
         using var store = RelayStore.Open(BridgeCli.State(settings).Path);
         var removed = store.Remove(settings.Arguments[0], TimeProvider.System.GetUtcNow());
@@ -176,8 +194,9 @@ internal static partial class RelayCommand
             settings,
             removed.Fingerprint,
             $"Publisher {OneLine.Of(removed.Name)} ({removed.Fingerprint[..12]}) is removed; a running relay cuts its connections within a second.",
-            $"To admit it again:   {BridgeCli.Command(settings, "relay invite")}");
-    });
+            $"To admit it again:   {BridgeCli.Command(settings, "relay invite")}",
+            $"and on the publisher, so that its key and its users' bundles stay good:   vtunnel join {store.Settings.Url} CODE --context NAME");
+    }
 
     private static async Task<int> RunAsync(SettingsReader settings)
     {

@@ -29,7 +29,7 @@ internal static class StatusCommands
     public static readonly CommandSpec Status = new("status", "Ask the running processes of this machine how they are.")
     {
         Details = "Asks relay, publishers and consumers that were started with the same --state-dir. A consumer is connected if its publisher has just answered a probe, end to end. "
-            + "The exit code is 0 if everything that is set up runs and is connected, else 9.",
+            + "The exit code is 0 if everything that is set up runs and is connected and every local port is open, else 9.",
         Options = [BridgeCli.Json, BridgeCli.StateDir],
         Examples = [new("", "vtunnel status")],
         Run = RunStatus,
@@ -56,7 +56,7 @@ internal static class StatusCommands
         var healthy = true;
         var parts = new JsonArray();
         var text = new List<string>();
-        if (File.Exists(Path.Combine(state.Path, RelayStore.FileName)))
+        if (state.HasRelay)
         {
             var relay = await ControlSocket.AskAsync<RelayStatus>(state.SocketPath("relay"), "status");
             healthy &= relay is not null;
@@ -81,7 +81,7 @@ internal static class StatusCommands
             else
             {
                 var consumer = await ControlSocket.AskAsync<ConsumerState>(state.SocketPath(name), "status");
-                healthy &= consumer?.IsConnected == true;
+                healthy &= consumer?.IsConnected == true && consumer.Ports.All(port => port.IsOpen);
                 parts.Add(Part("consumer", name, consumer));
                 text.AddRange(Describe(name, consumer));
             }
@@ -144,11 +144,12 @@ internal static class StatusCommands
         var limit = settings.One(Limit, ValueParsers.Count, 1000);
         if (limit < 1)
             settings.Fault(Limit, $"{limit}", "at least 1");
+        var user = settings.Text(User);
         return BridgeCli.Run(settings, () =>
         {
             var state = BridgeCli.State(settings);
-            var (user, from) = (settings.Text(User), TimeProvider.System.GetUtcNow() - since);
-            var isRelay = settings.SourceOf(BridgeCli.Context) is null && File.Exists(Path.Combine(state.Path, RelayStore.FileName))
+            var from = TimeProvider.System.GetUtcNow() - since;
+            var isRelay = settings.SourceOf(BridgeCli.Context) is null && state.HasRelay
                 && !state.ContextNames.Any(name => state.Load(name).Kind == ContextKind.Publisher);
             IReadOnlyList<AuditRecord> records;
             if (isRelay)
@@ -189,7 +190,7 @@ internal static class StatusCommands
     {
         var state = BridgeCli.State(settings);
         var named = settings.Text(BridgeCli.Context);
-        if (state.ContextNames.Count == 0 && File.Exists(Path.Combine(state.Path, RelayStore.FileName)))
+        if (state.ContextNames.Count == 0 && state.HasRelay)
             throw new BridgeException(BridgeError.Invalid, $"{state.Path} is a relay's state, and this is for publishers and consumers; 'vtunnel status' and 'vtunnel relay list' say how the relay is");
         var name = named ?? (state.CurrentContext is { } current && state.ContextNames.Contains(current) ? current
             : state.ContextNames is [var only] ? only
@@ -276,7 +277,7 @@ internal static class StatusCommands
             {
                 ConnectError.TlsFailed => "Check the relay's certificate; if it has an authority of its own, join again with --ca FILE, or import a new bundle.",
                 ConnectError.Forbidden => context.Kind == ContextKind.Publisher
-                    ? "Ask the relay's operator whether this publisher is still enrolled (vtunnel relay list); if not, join again with a new code."
+                    ? $"Ask the relay's operator whether this publisher is still enrolled (vtunnel relay list); if not, enrol its key again with a new code: vtunnel join {context.Relay} CODE --context {name}"
                     : "Ask the publisher whether it is still enrolled at the relay, and for a new bundle.",
                 _ => "Check the URL and that the relay runs.",
             });

@@ -192,7 +192,7 @@ internal static class UserCommands
                 $"Key:          {user.KeyFingerprint}",
                 $"Applications: {string.Join(", ", user.Apps)}",
                 $"Own mappings: {BridgeCli.Grants(user.Maps)}",
-                $"May reach:    {BridgeCli.Grants(user.Grants)}");
+                $"May reach:    {(user.RefusalAt(Now) is { } refusal ? $"nothing, since {refusal}; granted: " : "")}{BridgeCli.Grants(user.Grants)}");
         });
     }
 
@@ -219,10 +219,19 @@ internal static class UserCommands
         return PublisherCli.WithStore(settings, store =>
         {
             var user = store.EditUser(name, change, Now);
+            var granted = $"{BridgeCli.Grants(user.Grants)}{(user.Expires is { } expires ? $" until {BridgeCli.Time(expires)}" : "")}";
             return BridgeCli.Tell(
-                settings, user.Name, $"User '{user.Name}' may reach {BridgeCli.Grants(user.Grants)}{(user.Expires is { } expires ? $" until {BridgeCli.Time(expires)}" : "")}. A running publisher applies it within a second.");
+                settings,
+                user.Name,
+                user.RefusalAt(Now) is { } refusal
+                    ? [$"Granted are now {granted}, but {refusal} and is refused all the same.", HowToAdmit(settings, user)]
+                    : [$"User '{user.Name}' may reach {granted}. A running publisher applies it within a second."]);
         });
     }
+
+    private static string HowToAdmit(SettingsReader settings, BridgeUser user) => user.Revoked is null
+        ? $"To admit it again:   {BridgeCli.Command(settings, $"edit user {user.Name} --expires never")}"
+        : $"Revoked is for good. To admit somebody by this name again:   {BridgeCli.Command(settings, $"delete user {user.Name}")}, then create it anew and hand over a new bundle.";
 
     private static Task<int> RunDelete(SettingsReader settings)
     {
