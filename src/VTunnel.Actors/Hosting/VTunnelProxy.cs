@@ -47,8 +47,6 @@ public sealed class VTunnelProxy : IHostedService
         using var asking = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         try
         {
-            // The server makes it when it starts, and a selection does not wait for that.
-            await server.Ask<ActorIdentity>(new Identify(null), StartTimeout, cancellationToken).ConfigureAwait(false);
             var proxy = await new ActorSelection(server, "proxy").ResolveOne(StartTimeout, cancellationToken).ConfigureAwait(false);
             var gone = proxy.WatchAsync(asking.Token);
             var asked = proxy.Ask<object>(ProxyProtocol.GetAddress.Instance, StartTimeout, asking.Token);

@@ -203,8 +203,6 @@ public sealed class EmbeddingTests
     {
         public async Task StartAsync(CancellationToken cancellationToken)
         {
-            // The proxy is there when the server has started, which is when it answers.
-            await system.ActorSelection("/user/tunnel-server").ResolveOne(TestTimeouts.Long, cancellationToken);
             var proxy = await system.ActorSelection("/user/tunnel-server/proxy").ResolveOne(TestTimeouts.Long, cancellationToken);
             await proxy.GracefulStop(TestTimeouts.Long);
         }
