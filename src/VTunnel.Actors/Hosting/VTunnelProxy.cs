@@ -35,37 +35,10 @@ public sealed class VTunnelProxy : IHostedService
         if (!_isWanted)
             return;
         var actor = await _server.GetAsync(cancellationToken).ConfigureAwait(false);
-        var answer = await AskAsync(actor, cancellationToken).ConfigureAwait(false);
+        var answer = await actor.Ask<object>(ProxyProtocol.GetAddress.Instance, StartTimeout, cancellationToken).ConfigureAwait(false);
         if (answer is ProxyProtocol.ListenFailed failed)
             throw new ProxyListenException(failed.Cause);
         Address = ((ProxyProtocol.Listening)answer).Address;
-    }
-
-    /// <summary>Asks the proxy, which answers when it listens or cannot; one that has failed otherwise is gone and answers nothing.</summary>
-    private static async Task<object> AskAsync(IActorRef server, CancellationToken cancellationToken)
-    {
-        using var asking = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        try
-        {
-            // The server makes it when it starts, and a selection does not wait for that.
-            await server.Ask<ActorIdentity>(new Identify(null), StartTimeout, cancellationToken).ConfigureAwait(false);
-            var proxy = await new ActorSelection(server, "proxy").ResolveOne(StartTimeout, cancellationToken).ConfigureAwait(false);
-            var gone = proxy.WatchAsync(asking.Token);
-            var asked = proxy.Ask<object>(ProxyProtocol.GetAddress.Instance, StartTimeout, asking.Token);
-            if (await Task.WhenAny(asked, gone).ConfigureAwait(false) == asked)
-                return await asked.ConfigureAwait(false);
-            cancellationToken.ThrowIfCancellationRequested();
-        }
-        catch (ActorNotFoundException)
-        {
-            // Gone before it was asked.
-        }
-        finally
-        {
-            await asking.CancelAsync().ConfigureAwait(false);
-        }
-
-        return new ProxyProtocol.ListenFailed(new InvalidOperationException("its actor has failed; the log says why"));
     }
 
     /// <inheritdoc />

@@ -109,17 +109,6 @@ public sealed class EmbeddingTests
     }
 
     [Fact]
-    public async Task A_proxy_that_is_gone_keeps_the_host_from_starting_at_once()
-    {
-        var builder = Host.CreateEmptyApplicationBuilder(null);
-        builder.Services.AddHostedService<ProxyEndingService>();
-        builder.AddVTunnelServer(options => options.Proxy = new ProxyOptions());
-        using var host = builder.Build();
-        var fault = await Assert.ThrowsAsync<ProxyListenException>(() => host.StartAsync().WaitAsync(TestTimeouts.Long));
-        Assert.Equal("The proxy cannot listen: its actor has failed; the log says why", fault.Message);
-    }
-
-    [Fact]
     public async Task Tokens_that_are_taken_out_of_the_options_of_a_running_server_do_not_open_it()
     {
         await using var server = await TunnelPair.StartServerAsync(options => options.Tokens = [AccessTokens.EntryFor("alice", AccessTokens.Generate())]);
@@ -197,19 +186,6 @@ public sealed class EmbeddingTests
         protected override void PreStart() => started.TrySetResult();
 
         protected override void OnReceive(object message) => Unhandled(message);
-    }
-
-    private sealed class ProxyEndingService(ActorSystem system) : IHostedService
-    {
-        public async Task StartAsync(CancellationToken cancellationToken)
-        {
-            // The proxy is there when the server has started, which is when it answers.
-            await system.ActorSelection("/user/tunnel-server").ResolveOne(TestTimeouts.Long, cancellationToken);
-            var proxy = await system.ActorSelection("/user/tunnel-server/proxy").ResolveOne(TestTimeouts.Long, cancellationToken);
-            await proxy.GracefulStop(TestTimeouts.Long);
-        }
-
-        public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
     }
 
     private sealed class ConnectingService(TunnelClient client, ActorSystem system) : IHostedService
