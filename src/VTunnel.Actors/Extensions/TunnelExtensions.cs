@@ -1,5 +1,4 @@
 using Akka.Actor;
-using VTunnel.Endpoints;
 
 namespace VTunnel.Extensions;
 
@@ -10,7 +9,4 @@ public sealed record TunnelExtensions(IActorRef? Authorizer, IReadOnlyList<IStre
 {
     /// <summary>Nothing added.</summary>
     public static readonly TunnelExtensions None = new(null, []);
-
-    internal StreamEndpoint Wrap(StreamEndpoint endpoint, StreamInfo stream) =>
-        Middleware.Aggregate(endpoint, (inner, middleware) => middleware.Wrap(inner, stream));
 }

@@ -40,6 +40,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     private bool _isReading;
     private bool _isStopping;
     private bool _isStopped;
+    private bool _isAuditClosed;
 
     public PublisherActor(PublisherParts parts)
     {
@@ -371,6 +372,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
 
     private void OnTerminated(IActorRef actor)
     {
+        _isAuditClosed |= actor.Equals(_audit);
         if (_sessions.Remove(actor, out var session))
         {
             _traffic.Forget(session.Name);
@@ -429,8 +431,16 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     private void AnswerStopped()
     {
         if (!_isStopped)
+        {
+            // Its last records are in the store before anybody goes on, and may end the actor system.
+            _isStopped = true;
             Audit(new AuditRecord(Now, "stopped", null));
-        _isStopped = true;
+            Context.Watch(_audit);
+            _audit.Tell(PoisonPill.Instance);
+        }
+
+        if (!_isAuditClosed)
+            return;
         foreach (var asker in _stopAskers)
             asker.Tell(PublisherProtocol.Stopped.Instance);
         _stopAskers.Clear();
