@@ -34,7 +34,7 @@ public static class TokenFile
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or NotSupportedException)
         {
-            throw new TokenFileException(path, [Directory.Exists(path) ? "this is a folder; a file is needed" : ReadProblem(e)]);
+            throw new TokenFileException(path, [OptionRules.FileProblem(path, e)]);
         }
     }
 
@@ -65,9 +65,6 @@ public static class TokenFile
             throw new TokenFileException(path, [WriteProblem(e)]);
         }
     }
-
-    private static string ReadProblem(Exception error) =>
-        error is UnauthorizedAccessException ? "the file cannot be read: permission denied" : OptionRules.FileProblem(error);
 
     /// <summary>The system's words name the file that is made first, which whoever reads them has never heard of.</summary>
     private static string WriteProblem(Exception error) => error switch

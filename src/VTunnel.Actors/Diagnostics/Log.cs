@@ -148,6 +148,9 @@ internal static partial class Log
     [LoggerMessage(709, LogLevel.Warning, "Publisher {Name}: user key {User} has {Streams} connections, its limit: a further one was refused")]
     public static partial void RelayUserStreamLimit(this ILogger logger, string name, string user, int streams);
 
+    [LoggerMessage(710, LogLevel.Warning, "Publisher {Name} ({Fingerprint}) has connected from {Remote} and replaces its connection from {Older}: that one was lost, or the same key is in use twice")]
+    public static partial void RelayPublisherReplaced(this ILogger logger, string name, string fingerprint, string remote, string older);
+
     [LoggerMessage(720, LogLevel.Information, "Connected to the relay {Relay}; waiting for consumers")]
     public static partial void PublisherConnected(this ILogger logger, string relay);
 
@@ -168,6 +171,9 @@ internal static partial class Log
 
     [LoggerMessage(726, LogLevel.Information, "{User} may reach {Grants} from now on; {Streams} open streams were reset")]
     public static partial void GrantsChanged(this ILogger logger, string user, string grants, int streams);
+
+    [LoggerMessage(727, LogLevel.Debug, "A consumer from {Remote} hung up before it said anything")]
+    public static partial void ConsumerHungUp(this ILogger logger, string remote);
 
     [LoggerMessage(730, LogLevel.Information, "Audit: {Kind}, user {User}, target {Target}: {Detail}")]
     public static partial void Audit(this ILogger logger, string kind, string user, string target, string detail);

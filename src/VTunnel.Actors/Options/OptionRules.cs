@@ -86,7 +86,7 @@ internal static class OptionRules
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
         {
-            return FileProblem(e);
+            return FileProblem(path, e);
         }
         finally
         {
@@ -96,10 +96,12 @@ internal static class OptionRules
     }
 
     /// <summary>Why a file cannot be read, in a few words.</summary>
-    public static string FileProblem(Exception error) => error switch
+    public static string FileProblem(string path, Exception error) => error switch
     {
+        // The system answers the same for a folder as for a file of somebody else.
+        _ when Directory.Exists(path) => "this is a folder; a file is needed",
         FileNotFoundException or DirectoryNotFoundException => "there is no such file",
-        UnauthorizedAccessException => "the file cannot be read: permission denied, or it is a folder",
+        UnauthorizedAccessException => "the file cannot be read: permission denied",
         _ => $"the file cannot be read: {error.Message}",
     };
 

@@ -24,15 +24,25 @@ internal sealed class Visitor(StreamEndpoint endpoint, WebConnection connection,
 
     private readonly ConcurrentDictionary<(ProxyRoute Route, string Host), Task> _admissions = new();
 
-    /// <summary>Asks the session whether this visitor may be carried, once for each host that he asks for.</summary>
+    /// <summary>Asks the session whether this visitor may be carried; a permission holds for all that he asks of that host on this connection.</summary>
     /// <exception cref="LegFailedException">He may not, or nobody says so.</exception>
-    public Task AdmitAsync(ProxyRoute route, string host, string speaks)
+    public async Task AdmitAsync(ProxyRoute route, string host, string speaks)
     {
         if (!route.IsGuarded)
-            return Task.CompletedTask;
+            return;
         if (_admissions.Count >= MaxRemembered)
             _admissions.Clear();
-        return _admissions.GetOrAdd((route, host), static (about, visitor) => AskAsync(about.Route, about.Host, visitor.Remote, visitor.Speaks), (Remote, Speaks: speaks));
+        var asked = _admissions.GetOrAdd((route, host), static (about, visitor) => AskAsync(about.Route, about.Host, visitor.Remote, visitor.Speaks), (Remote, Speaks: speaks));
+        try
+        {
+            await asked.ConfigureAwait(false);
+        }
+        catch (LegFailedException)
+        {
+            // Whoever was turned away may be let in later.
+            _admissions.TryRemove(new KeyValuePair<(ProxyRoute, string), Task>((route, host), asked));
+            throw;
+        }
     }
 
     private static async Task AskAsync(ProxyRoute route, string host, EndPoint? remote, string speaks)

@@ -256,7 +256,8 @@ internal sealed class StreamActor : UntypedActor
         _started = true;
         var id = _key!.Value.Id;
         _services.Metrics.StreamStarted();
-        Logger.StreamUp(_info.Session, id, _info.Place, _info.Remote ?? "unknown");
+        if (Logger.IsEnabled(LogLevel.Debug))
+            Logger.StreamUp(_info.Session, id, _info.Place, _info.Remote ?? "unknown");
         Context.System.EventStream.Publish(new TunnelEvents.StreamStarted(
             _info.Session, id, _info.Port, _info.Remote, _info.Identity, _info.Host, _info.Domain) { Role = _info.Role });
     }

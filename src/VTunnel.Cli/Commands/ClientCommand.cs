@@ -209,7 +209,7 @@ internal static partial class ClientCommand
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
         {
-            settings.FaultAt(Header, $" {text}", FileProblems.Of(text[1..], e));
+            settings.FaultAt(Header, $" {text}", OptionRules.FileProblem(text[1..], e));
         }
 
         return headers;
@@ -245,7 +245,7 @@ internal static partial class ClientCommand
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
         {
-            settings.Fault(TokenFromFile, path, FileProblems.Of(path, e));
+            settings.Fault(TokenFromFile, path, OptionRules.FileProblem(path, e));
         }
 
         return null;

@@ -22,7 +22,7 @@ internal sealed record ServerCertificate(X509Certificate2 Certificate, X509Certi
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
         {
-            return (null, null, FileProblems.Of(keyFile, e));
+            return (null, null, OptionRules.FileProblem(keyFile, e));
         }
 
         if (!key.Contains("PRIVATE KEY-----", StringComparison.Ordinal))

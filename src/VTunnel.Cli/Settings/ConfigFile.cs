@@ -1,7 +1,8 @@
-using VTunnel.Cli.Commands;
 using System.Text.Json;
 using Microsoft.Extensions.Configuration;
+using VTunnel.Cli.Commands;
 using VTunnel.Cli.Syntax;
+using VTunnel.Options;
 using YamlDotNet.Core;
 
 namespace VTunnel.Cli.Settings;
@@ -58,7 +59,7 @@ internal static class ConfigFile
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
         {
-            problem = FileProblems.Of(path, e);
+            problem = OptionRules.FileProblem(path, e);
         }
         catch (JsonException e)
         {

@@ -176,7 +176,7 @@ public sealed class TunnelClientOptionsValidatorTests
             Assert.Equal([$"{key2} '{empty}': no certificate in this file; it must be PEM, with '-----BEGIN CERTIFICATE-----'"], Trust(empty));
             Assert.Equal([$"{key2} '{broken}': not a certificate that can be read; the file must be PEM, with '-----BEGIN CERTIFICATE-----'"], Trust(broken));
             Assert.Equal([$"{key2} '{missing}': there is no such file"], Trust(missing));
-            Assert.Equal([$"{key2} '{folder.FullName}': the file cannot be read: permission denied, or it is a folder"], Trust(folder.FullName));
+            Assert.Equal([$"{key2} '{folder.FullName}': this is a folder; a file is needed"], Trust(folder.FullName));
         }
         finally
         {

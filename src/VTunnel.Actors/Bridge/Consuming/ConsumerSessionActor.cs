@@ -1,7 +1,7 @@
 using System.Net.Sockets;
 using Akka.Actor;
-using VTunnel.Diagnostics;
 using VTunnel.Bridge.Publishing;
+using VTunnel.Diagnostics;
 using VTunnel.Endpoints;
 using VTunnel.Extensions;
 using VTunnel.Options;

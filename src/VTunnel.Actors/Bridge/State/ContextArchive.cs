@@ -64,7 +64,7 @@ public static class ContextArchive
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new BridgeException(BridgeError.Invalid, $"{path}: {Options.OptionRules.FileProblem(e)}", e);
+            throw new BridgeException(BridgeError.Invalid, $"{path}: {Options.OptionRules.FileProblem(path, e)}", e);
         }
     }
 

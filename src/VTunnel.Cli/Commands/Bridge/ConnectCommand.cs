@@ -60,7 +60,7 @@ internal static partial class ConnectCommand
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new BridgeException(BridgeError.Invalid, $"{path}: {OptionRules.FileProblem(e)}", e);
+            throw new BridgeException(BridgeError.Invalid, $"{path}: {OptionRules.FileProblem(path, e)}", e);
         }
         catch (BridgeException e)
         {

@@ -155,7 +155,7 @@ internal static class UserCommands
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new BridgeException(BridgeError.Invalid, $"{file}: {OptionRules.FileProblem(e)}", e);
+            throw new BridgeException(BridgeError.Invalid, $"{file}: {OptionRules.FileProblem(file, e)}", e);
         }
     }
 
