@@ -17,6 +17,9 @@ public sealed class LocalPortsActorTests : VirtualTimeKit
 {
     private static readonly BridgeSessionOptions Options = new() { MaxWaitingVisitors = 2, VisitorTimeout = TimeSpan.FromSeconds(60) };
 
+    /// <summary>Without it a look is taken every tenth of the patience.</summary>
+    private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(20);
+
     private readonly FakeTimeProvider _clock = new();
     private readonly TestProbe _parent;
     private readonly TestProbe _session;
@@ -48,7 +51,7 @@ public sealed class LocalPortsActorTests : VirtualTimeKit
     private async Task<TcpClient> VisitAsync(IActorRef ports, int port, int waiting)
     {
         var visitor = await Payload.ConnectAsync(port);
-        AwaitCondition(() => State(ports).Waiting == waiting, TestTimeouts.Step);
+        AwaitCondition(() => State(ports).Waiting == waiting, TestTimeouts.Step, Poll);
         return visitor;
     }
 
@@ -118,7 +121,7 @@ public sealed class LocalPortsActorTests : VirtualTimeKit
         using var waiting = await VisitAsync(actor, ports[0], 1);
 
         actor.Tell(new LocalPortsProtocol.Apply([Grant(ports[1])]));
-        AwaitCondition(() => State(actor).Ports is [{ IsOpen: true } open] && open.Port == ports[1], TestTimeouts.Step);
+        AwaitCondition(() => State(actor).Ports is [{ IsOpen: true } open] && open.Port == ports[1], TestTimeouts.Step, Poll);
         actor.Tell(new LocalPortsProtocol.Serve(_session));
 
         Assert.True(await IsClosedAsync(waiting));
@@ -136,12 +139,12 @@ public sealed class LocalPortsActorTests : VirtualTimeKit
         var ports = Start(Grant(free));
         _parent.ExpectMsg<LocalPortsProtocol.Settled>();
         ports.Tell(new LocalPortsProtocol.Apply([Grant(free), Grant(taken)]));
-        AwaitCondition(() => State(ports).Ports.Single(port => port.Port == taken).Problem is not null, TestTimeouts.Step);
+        AwaitCondition(() => State(ports).Ports.Single(port => port.Port == taken).Problem is not null, TestTimeouts.Step, Poll);
 
         holder.Stop();
         Time.Advance(TimeSpan.FromSeconds(10));
 
-        AwaitCondition(() => State(ports).Ports.All(port => port.IsOpen), TestTimeouts.Step);
+        AwaitCondition(() => State(ports).Ports.All(port => port.IsOpen), TestTimeouts.Step, Poll);
     }
 
     [Fact]
@@ -216,7 +219,7 @@ public sealed class LocalPortsActorTests : VirtualTimeKit
 
         ports.Tell(new LocalPortsProtocol.Apply([Grant(granted, 80)]));
         ports.Tell(new LocalPortsProtocol.Apply([Grant(5432)]));
-        AwaitCondition(() => State(ports).Ports is [{ IsOpen: true } only] && only.Port == mapped, TestTimeouts.Step);
+        AwaitCondition(() => State(ports).Ports is [{ IsOpen: true } only] && only.Port == mapped, TestTimeouts.Step, Poll);
         Assert.Single(_logger.Lines, line => line.Id == 748);
 
         ports.Tell(new LocalPortsProtocol.Apply([]));

@@ -34,7 +34,7 @@ public sealed class InboundQueueTests
             slice.Release();
         }
 
-        Assert.Equal(expected, actual);
+        Assert.True(expected.SequenceEqual(actual));
         Assert.True(queue.IsEmpty);
         Assert.Equal(0, queue.HeldBytes);
         Assert.Equal(0, books.Outstanding);
