@@ -167,6 +167,30 @@ public sealed class TunnelClient : IAsyncDisposable
         }
     }
 
+    /// <summary>Whether it is connected, what it forwards, and what it carries. May be asked at any time, before it connects and after its end, too.</summary>
+    /// <param name="cancellationToken">Ends the waiting.</param>
+    public async Task<TunnelClientProtocol.ClientStatus> GetStatusAsync(CancellationToken cancellationToken = default)
+    {
+        if (!_over.IsCancellationRequested)
+        {
+            // An actor that is gone answers nothing.
+            using var either = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, _over.Token);
+            try
+            {
+                return await _actor.Ask<TunnelClientProtocol.ClientStatus>(TunnelClientProtocol.GetStatus.Instance, Timeout.InfiniteTimeSpan, either.Token)
+                    .ConfigureAwait(false);
+            }
+            catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
+            {
+                // It has stopped meanwhile.
+            }
+        }
+
+        cancellationToken.ThrowIfCancellationRequested();
+        return new TunnelClientProtocol.ClientStatus(
+            TunnelClientState.Stopped, _options.Server?.GetLeftPart(UriPartial.Path) ?? "", _failure?.Message ?? "the client was stopped", [], null);
+    }
+
     /// <summary>
     /// Lets streams finish for <see cref="TunnelClientOptions.DrainTimeout"/> at most, then ends the session and frees everything.
     /// Handlers of <see cref="StateChanged"/> have been told of the end then, unless one of them blocks.

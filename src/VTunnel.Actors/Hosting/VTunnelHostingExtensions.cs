@@ -60,6 +60,7 @@ public static class VTunnelHostingExtensions
             registry.Register<TunnelServerActor>(server);
         }));
         services.AddHostedService<TunnelServerDrain>();
+        services.TryAddSingleton<VTunnelServer>();
         services.TryAddSingleton<VTunnelProxy>();
         services.AddHostedService(provider => provider.GetRequiredService<VTunnelProxy>());
         return builder;

@@ -30,6 +30,7 @@ internal sealed class ClientSessionActor : SessionActor
     private const int FirstFreePort = 20_000;
     private const int LastFreePort = 32_000;
     private const int MaxFreePortTries = 20;
+    private const string NotAnswered = "the server has not answered yet";
 
     private readonly TunnelClientOptions _options;
     private readonly Random _ports = new();
@@ -60,6 +61,7 @@ internal sealed class ClientSessionActor : SessionActor
         public int? DomainPort { get; } = domainPort;
         public int Tries { get; set; }
         public string? LastError { get; set; }
+        public bool IsOpen { get; set; }
     }
 
     private sealed record PingTick
@@ -155,7 +157,7 @@ internal sealed class ClientSessionActor : SessionActor
         switch (message)
         {
             case ListenOk ok when _forwards.TryGetValue(ok.Port, out var forward):
-                forward.LastError = null;
+                (forward.LastError, forward.IsOpen) = (null, true);
                 Logger.ForwardUp(forward.Rule.Source, forward.Rule.Target.ToString());
                 Context.Parent.Tell(new ClientSessionProtocol.ListenAnswered(forward.Rule.RemotePort, null));
                 break;
@@ -178,7 +180,7 @@ internal sealed class ClientSessionActor : SessionActor
         var suffix = _options.AutoReconnect ? $"; asking again every {RefusedRetry.TotalSeconds:0} s" : "";
         if (forward.LastError != refused.Error)
             Logger.ForwardRefused(forward.Rule.Domain?.ToString() ?? $"port {refused.Port}", refused.Error, suffix);
-        forward.LastError = refused.Error;
+        (forward.LastError, forward.IsOpen) = (refused.Error, false);
         Context.Parent.Tell(new ClientSessionProtocol.ListenAnswered(forward.Rule.RemotePort, refused.Error));
         if (_options.AutoReconnect)
             Timers.StartSingleTimer($"listen-{refused.Port}", new ListenAgain(refused.Port), RefusedRetry);
@@ -207,6 +209,17 @@ internal sealed class ClientSessionActor : SessionActor
             StreamActor.ForTarget(StreamServices, info, requested.Key, forward.Rule, requested.Request.Visit, _dialer, forward.DomainPort),
             StreamName(requested.Key));
     }
+
+    protected override IEnumerable<SessionProtocol.ForwardStatus> Forwards() => _forwards.Select(each => new SessionProtocol.ForwardStatus(
+        each.Value.Rule.Domain is null ? each.Key : null,
+        each.Value switch
+        {
+            { DomainPort: { } port, Rule.Domain: { } domain } => (domain with { Port = port }).ToString(),
+            { Rule.Domain: var domain } => domain?.ToString(),
+        },
+        each.Value.Rule.Target.ToString(),
+        each.Value.IsOpen,
+        each.Value.IsOpen ? null : each.Value.LastError ?? NotAnswered));
 
     protected override void OnDraining()
     {

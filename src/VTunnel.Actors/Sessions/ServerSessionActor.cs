@@ -131,18 +131,6 @@ internal sealed class ServerSessionActor : SessionActor
             case ProbePoll:
                 OnProbePoll();
                 break;
-            case SessionProtocol.GetStatus:
-                Sender.Tell(new SessionProtocol.SessionStatus(
-                    Session.Name,
-                    Session.Wire.RemoteName,
-                    Session.Identity,
-                    Session.Wire.Protocol,
-                    [.. _ports.Where(p => p.Value.IsOpen).Select(p => p.Key).Order()],
-                    StreamCount,
-                    Age,
-                    Session.Wire.Carrier is not null,
-                    Session.Wire.RoundTripTime));
-                break;
             default:
                 base.OnReceive(message);
                 break;
@@ -496,6 +484,13 @@ internal sealed class ServerSessionActor : SessionActor
     }
 
     protected override void OnStreamRequested(PumpEvents.StreamRequested requested) => Pump.Reset(requested.Key);
+
+    protected override IEnumerable<SessionProtocol.ForwardStatus> Forwards() => _ports.Select(port => new SessionProtocol.ForwardStatus(
+        port.Value.Domain is null ? port.Key : null,
+        port.Value.Domain?.ToString(),
+        port.Value.LocalAddr,
+        port.Value.IsOpen,
+        port.Value.IsOpen ? null : "it is being opened"));
 
     protected override void OnDraining()
     {

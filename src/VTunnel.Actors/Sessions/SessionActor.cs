@@ -104,6 +104,9 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     protected abstract void OnStreamRequested(PumpEvents.StreamRequested requested);
 
+    /// <summary>What the client has asked for and how that is, in any order.</summary>
+    protected virtual IEnumerable<SessionProtocol.ForwardStatus> Forwards() => [];
+
     /// <summary>Called when draining begins: take nothing new.</summary>
     protected abstract void OnDraining();
 
@@ -150,6 +153,9 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
                 break;
             case SessionProtocol.End end:
                 EndSession(end.Reason, end.PeerIsGone);
+                break;
+            case SessionProtocol.GetStatus:
+                Sender.Tell(Status());
                 break;
             default:
                 Unhandled(message);
@@ -219,6 +225,19 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     /// <summary>A v2 session has no connection for now.</summary>
     protected virtual void OnCarrierLost(LinkEvents.CarrierLost lost) => Logger.SessionWaits(Session.Name, lost.Reason);
+
+    private SessionProtocol.SessionStatus Status() => new(
+        Session.Name,
+        Session.Wire.Carrier?.RemoteName ?? Session.Wire.RemoteName,
+        Session.Identity,
+        Session.Wire.Protocol,
+        Session.Wire.Carrier is not null && !_ended,
+        Age,
+        Session.Wire.RoundTripTime,
+        [.. Forwards().OrderBy(forward => forward.Port ?? int.MaxValue).ThenBy(forward => forward.Domain, StringComparer.Ordinal)],
+        StreamCount,
+        Pump.BytesIn,
+        Pump.BytesOut);
 
     private void TakeNothingNew()
     {

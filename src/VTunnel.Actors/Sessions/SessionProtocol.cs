@@ -93,7 +93,7 @@ public static class SessionProtocol
         public void Dispose() => Endpoint.Abort();
     }
 
-    /// <summary>To a session or its parents: how are you? Answered with <see cref="SessionStatus"/>.</summary>
+    /// <summary>To a session: how are you? Answered with <see cref="SessionStatus"/>.</summary>
     public sealed record GetStatus
     {
         /// <summary>The one instance.</summary>
@@ -101,5 +101,35 @@ public static class SessionProtocol
     }
 
     /// <summary>A session's state.</summary>
-    public sealed record SessionStatus(string Name, string Remote, string? Identity, string Protocol, IReadOnlyList<int> Ports, int Streams, TimeSpan Age, bool IsConnected, TimeSpan? RoundTripTime);
+    /// <param name="Name">Unique in the process, e.g. <c>session-7</c>.</param>
+    /// <param name="Remote">The far end of its connection, or of the last one that it had.</param>
+    /// <param name="Identity">The name of the token that opened it; null where none was asked for, and on a client.</param>
+    /// <param name="Protocol"><c>v1</c> or <c>v2</c>.</param>
+    /// <param name="IsConnected">False while it waits for another connection.</param>
+    /// <param name="Age">Since it began.</param>
+    /// <param name="RoundTripTime">Smoothed; null over v1, and before it was measured.</param>
+    /// <param name="Forwards">What the client has asked for, ports first.</param>
+    /// <param name="Streams">Connections that it carries now.</param>
+    /// <param name="BytesIn">Payload since it began, from the tunnel to local connections.</param>
+    /// <param name="BytesOut">Payload since it began, from local connections to the tunnel.</param>
+    public sealed record SessionStatus(
+        string Name,
+        string Remote,
+        string? Identity,
+        string Protocol,
+        bool IsConnected,
+        TimeSpan Age,
+        TimeSpan? RoundTripTime,
+        IReadOnlyList<ForwardStatus> Forwards,
+        int Streams,
+        long BytesIn,
+        long BytesOut);
+
+    /// <summary>The state of a port or domain that a client forwards.</summary>
+    /// <param name="Port">The server's port; null where it is a domain.</param>
+    /// <param name="Domain">The domain of the server's proxy; null where it is a port.</param>
+    /// <param name="Target">Where its connections go; null where the client did not say.</param>
+    /// <param name="IsOpen">Whether visitors get in.</param>
+    /// <param name="Problem">Why they do not, if that is known.</param>
+    public sealed record ForwardStatus(int? Port, string? Domain, string? Target, bool IsOpen, string? Problem);
 }

@@ -23,6 +23,12 @@ public interface ISessionPump
     /// <summary>Whether reading from the session waits for a slow endpoint or for the session's actor; silence means nothing meanwhile.</summary>
     bool IsReceivePaused { get; }
 
+    /// <summary>Payload of all streams since the beginning, from the tunnel to endpoints.</summary>
+    long BytesIn { get; }
+
+    /// <summary>Payload of all streams since the beginning, from endpoints to the tunnel.</summary>
+    long BytesOut { get; }
+
     /// <summary>Opens a stream for a visitor.</summary>
     /// <param name="request">What the peer is told.</param>
     /// <param name="endpoint">The visitor; the pump moves its bytes and closes it.</param>

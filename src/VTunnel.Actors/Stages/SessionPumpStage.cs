@@ -216,6 +216,10 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         private int _unhandled;
         private bool _isSessionBehind;
 
+        // Written by the graph alone.
+        private long _bytesIn;
+        private long _bytesOut;
+
         public Logic(SessionPumpStage<TFrame> stage)
             : base(stage.Shape)
         {
@@ -228,6 +232,10 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
         }
 
         public bool IsReceivePaused => _receivePaused;
+
+        public long BytesIn => Volatile.Read(ref _bytesIn);
+
+        public long BytesOut => Volatile.Read(ref _bytesOut);
 
         public void Open(StreamRequest request, StreamEndpoint endpoint, IActorRef owner) => Post(new Command.Open(request, endpoint, owner));
 
@@ -679,6 +687,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             }
 
             stream.BytesOut += count;
+            Volatile.Write(ref _bytesOut, _bytesOut + count);
             _stage._metrics.BytesOut(count);
             var payload = new ByteSlice(stream.ReadBuffer, ByteChunk.Headroom, count);
             stream.ReadBuffer = null;
@@ -744,6 +753,7 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             var slice = stream.Writes;
             stream.Writes = default;
             stream.BytesIn += slice.Length;
+            Volatile.Write(ref _bytesIn, _bytesIn + slice.Length);
             _stage._metrics.BytesIn(slice.Length);
             slice.Release();
             CountTail(stream);

@@ -75,6 +75,30 @@ public static class TunnelClientProtocol
         public static readonly Stopped Instance = new();
     }
 
+    /// <summary>Answered with <see cref="ClientStatus"/>.</summary>
+    public sealed record GetStatus
+    {
+        /// <summary>The one instance.</summary>
+        public static readonly GetStatus Instance = new();
+    }
+
+    /// <summary>The client's state.</summary>
+    /// <param name="State">Where it is in its life.</param>
+    /// <param name="Server">The server that it dials.</param>
+    /// <param name="Problem">Why it is not connected, if that is known.</param>
+    /// <param name="Forwards">All that it was asked to forward, and whether the server listens.</param>
+    /// <param name="Session">Its session; null where there is none. One over v2 outlives its connection.</param>
+    public sealed record ClientStatus(
+        TunnelClientState State,
+        string Server,
+        string? Problem,
+        IReadOnlyList<SessionProtocol.ForwardStatus> Forwards,
+        SessionProtocol.SessionStatus? Session)
+    {
+        /// <summary>Whether its session has a connection.</summary>
+        public bool IsConnected => State == TunnelClientState.Connected && Session is { IsConnected: true };
+    }
+
     /// <summary>To the observer: the state changed.</summary>
     public sealed record StateChanged(TunnelClientState State, string? Reason, TunnelConnectException? Failure);
 }
@@ -85,6 +109,8 @@ public static class TunnelClientProtocol
 /// </summary>
 public sealed class TunnelClientActor : ReconnectingActor
 {
+    private static readonly TimeSpan StatusTimeout = TimeSpan.FromSeconds(2);
+
     private readonly TunnelClientOptions _options;
     private readonly ICarrierConnector _connector;
     private readonly ITargetDialer _dialer;
@@ -101,6 +127,7 @@ public sealed class TunnelClientActor : ReconnectingActor
 
     private TunnelClientState _state = TunnelClientState.Disconnected;
     private TunnelConnectException? _failure;
+    private string? _problem;
 
     /// <summary>Made with what <c>Props</c> says.</summary>
     public TunnelClientActor(
@@ -184,6 +211,9 @@ public sealed class TunnelClientActor : ReconnectingActor
                 break;
             case TunnelClientProtocol.Stop:
                 OnStop();
+                break;
+            case TunnelClientProtocol.GetStatus:
+                OnGetStatus();
                 break;
             case ClientSessionProtocol.ListenAnswered:
                 // From a session that has been replaced.
@@ -309,6 +339,32 @@ public sealed class TunnelClientActor : ReconnectingActor
         Stop(_options.DrainTimeout);
     }
 
+    private void OnGetStatus()
+    {
+        var status = new TunnelClientProtocol.ClientStatus(_state, _serverName, _problem, [.. _forwards.Select(rule => Closed(rule, _problem))], null);
+        if (Session is { } session)
+            _ = WithSessionAsync(status, session).PipeTo(Sender);
+        else
+            Sender.Tell(status);
+
+        static async Task<TunnelClientProtocol.ClientStatus> WithSessionAsync(TunnelClientProtocol.ClientStatus status, IActorRef session)
+        {
+            try
+            {
+                var now = await session.Ask<SessionProtocol.SessionStatus>(SessionProtocol.GetStatus.Instance, StatusTimeout).ConfigureAwait(false);
+                return status with { Forwards = now.Forwards, Session = now };
+            }
+            catch (AskTimeoutException)
+            {
+                // It has just ended.
+                return status;
+            }
+        }
+
+        static SessionProtocol.ForwardStatus Closed(ForwardRule rule, string? problem) => new(
+            rule.Domain is null ? rule.RemotePort : null, rule.Domain?.ToString(), rule.Target.ToString(), false, problem ?? "the client is not connected");
+    }
+
     private void Finish(string reason, TunnelConnectException? failure)
     {
         _failure = failure ?? new TunnelConnectException(ConnectError.Stopped, "the client was stopped");
@@ -327,6 +383,10 @@ public sealed class TunnelClientActor : ReconnectingActor
     private void ChangeState(TunnelClientState state, string? reason, TunnelConnectException? failure = null)
     {
         _state = state;
+
+        // While it dials again, what it dials again for is still so.
+        if (state != TunnelClientState.Connecting)
+            _problem = reason;
         _observer.Tell(new TunnelClientProtocol.StateChanged(state, reason, failure));
     }
 

@@ -52,8 +52,10 @@ public static class TunnelServerProtocol
         public static readonly GetStatus Instance = new();
     }
 
-    /// <summary>The server's state: the ports that are held and by which session.</summary>
-    public sealed record ServerStatus(int Sessions, IReadOnlyDictionary<int, string> Ports);
+    /// <summary>The server's state.</summary>
+    /// <param name="IsDraining">Whether it lets connections finish before it ends.</param>
+    /// <param name="Sessions">Its clients, those that have come first at the beginning.</param>
+    public sealed record ServerStatus(bool IsDraining, IReadOnlyList<SessionProtocol.SessionStatus> Sessions);
 }
 
 /// <summary>
@@ -62,6 +64,8 @@ public static class TunnelServerProtocol
 /// </summary>
 public sealed class TunnelServerActor : UntypedActor
 {
+    private static readonly TimeSpan StatusTimeout = TimeSpan.FromSeconds(2);
+
     private readonly TunnelServerOptions _options;
     private readonly TunnelExtensions _extensions;
     private readonly TunnelMetrics _metrics;
@@ -152,8 +156,7 @@ public sealed class TunnelServerActor : UntypedActor
                 OnDrain();
                 break;
             case TunnelServerProtocol.GetStatus:
-                Sender.Tell(new TunnelServerProtocol.ServerStatus(
-                    _sessions.Count, _holders.ToDictionary(holder => holder.Key, holder => holder.Value.Path.Name)));
+                OnGetStatus();
                 break;
             default:
                 Unhandled(message);
@@ -308,6 +311,31 @@ public sealed class TunnelServerActor : UntypedActor
             Release(port, session);
         if (_draining && _sessions.Count == 0)
             AnswerDrained();
+    }
+
+    private void OnGetStatus()
+    {
+        _ = StatusAsync(_draining, [.. _sessions]).PipeTo(Sender);
+
+        static async Task<TunnelServerProtocol.ServerStatus> StatusAsync(bool isDraining, IActorRef[] sessions)
+        {
+            var statuses = await Task.WhenAll(sessions.Select(StatusOfAsync)).ConfigureAwait(false);
+            return new TunnelServerProtocol.ServerStatus(
+                isDraining, [.. statuses.OfType<SessionProtocol.SessionStatus>().OrderBy(status => status.Name.Length).ThenBy(status => status.Name, StringComparer.Ordinal)]);
+        }
+    }
+
+    /// <summary>Null from one that has just ended.</summary>
+    private static async Task<SessionProtocol.SessionStatus?> StatusOfAsync(IActorRef session)
+    {
+        try
+        {
+            return await session.Ask<SessionProtocol.SessionStatus>(SessionProtocol.GetStatus.Instance, StatusTimeout).ConfigureAwait(false);
+        }
+        catch (AskTimeoutException)
+        {
+            return null;
+        }
     }
 
     private void OnDrain()

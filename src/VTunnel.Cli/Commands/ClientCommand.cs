@@ -8,6 +8,8 @@ using VTunnel.Cli.Syntax;
 using VTunnel.Hosting;
 using VTunnel.Options;
 using VTunnel.Routing;
+using VTunnel.Sessions;
+using VTunnel.Supervision;
 
 namespace VTunnel.Cli.Commands;
 
@@ -42,7 +44,7 @@ internal static partial class ClientCommand
             Server, Forward, Header, ServerHeader, Token, TokenFromFile, PingInterval, ReconnectMin, ReconnectMax, StableAfter, NoReconnect, Insecure,
             CertificateAuthority, TargetInsecure, TargetCertificateAuthority, ConnectTimeout, TargetConnectTimeout, CommonOptions.DrainTimeout,
             MaxStreams, CommonOptions.Protocol, CommonOptions.MaxMessageBytes, CommonOptions.StreamBufferBytes, CommonOptions.ResumeWindow,
-            CommonOptions.MaxStreamWindowBytes, CommonOptions.MaxSessionWindowBytes, CommonOptions.LogLevel, CommonOptions.LogFormat,
+            CommonOptions.MaxStreamWindowBytes, CommonOptions.MaxSessionWindowBytes, TunnelSocket.StateDir, CommonOptions.LogLevel, CommonOptions.LogFormat,
             CommonOptions.Config,
         ],
         Examples =
@@ -59,6 +61,7 @@ internal static partial class ClientCommand
     private static async Task<int> RunAsync(SettingsReader settings)
     {
         var options = ReadOptions(settings);
+        var folder = TunnelSocket.ReadFolder(settings);
         var level = settings.One(CommonOptions.LogLevel, ValueParsers.Level, LogLevel.Information);
         var format = settings.One(CommonOptions.LogFormat, ValueParsers.Format, LogFormat.Text);
         if (options.ReconnectMin > options.ReconnectMax && options.ReconnectMax > TimeSpan.Zero)
@@ -84,7 +87,11 @@ internal static partial class ClientCommand
         await host.StartAsync();
         int exitCode;
         await using (var client = TunnelClient.Create(options with { Forwards = [] }, loggers))
+        {
+            await using var socket = await TunnelSocket.StartAsync(
+                folder, TunnelSocket.Client, async () => new RunningClient(Environment.ProcessId, WithAll(await client.GetStatusAsync(), options.Forwards)), logger);
             exitCode = await ForwardAsync(client, options, logger, interrupts.Stopping);
+        }
 
         await host.StopAsync();
         return exitCode;
@@ -115,6 +122,15 @@ internal static partial class ClientCommand
             return e.Code is ConnectError.Unauthorized or ConnectError.Forbidden ? ExitCodes.AccessRefused : ExitCodes.CannotConnect;
         }
     }
+
+    /// <summary>The client learns of its forwards when it has connected for the first time.</summary>
+    private static TunnelClientProtocol.ClientStatus WithAll(TunnelClientProtocol.ClientStatus status, IReadOnlyList<ForwardRule> rules) => status.Forwards.Count > 0
+        ? status
+        : status with
+        {
+            Forwards = [.. rules.Select(rule => new SessionProtocol.ForwardStatus(
+                rule.Domain is null ? rule.RemotePort : null, rule.Domain?.ToString(), rule.Target.ToString(), false, "the client is not connected"))],
+        };
 
     private static async Task ListenAsync(TunnelClient client, ForwardRule rule, bool keepTrying, CancellationToken stopping)
     {

@@ -56,7 +56,7 @@ internal static partial class ServerCommand
             HandshakeTimeout, IdleTimeout, ProbeTimeout, ListenRetryTimeout, CommonOptions.DrainTimeout, Proxy, ProxyHost, ProxyAuth, ProxyOpen,
             ProxyDirect, ProxyAllow, ProxyResolve, ProxyMitmCa, CommonOptions.Protocol,
             CommonOptions.MaxMessageBytes, CommonOptions.StreamBufferBytes, CommonOptions.ResumeWindow, CommonOptions.MaxStreamWindowBytes,
-            CommonOptions.MaxSessionWindowBytes, CommonOptions.LogLevel, CommonOptions.LogFormat, CommonOptions.Config,
+            CommonOptions.MaxSessionWindowBytes, TunnelSocket.StateDir, CommonOptions.LogLevel, CommonOptions.LogFormat, CommonOptions.Config,
         ],
         Examples =
         [
@@ -79,6 +79,7 @@ internal static partial class ServerCommand
         var certificate = ReadCertificate(settings);
         if (options.Proxy is { } proxy && certificate is not null)
             (proxy.Certificate, proxy.CertificateChain) = (certificate.Certificate, certificate.Chain);
+        var folder = TunnelSocket.ReadFolder(settings);
         var level = settings.One(CommonOptions.LogLevel, ValueParsers.Level, LogLevel.Information);
         var format = settings.One(CommonOptions.LogFormat, ValueParsers.Format, LogFormat.Text);
         settings.Fault(TunnelServerOptionsValidator.Check(options));
@@ -120,16 +121,25 @@ internal static partial class ServerCommand
             return ExitCodes.CannotListen;
         }
 
-        foreach (var url in app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()?.Addresses ?? [])
-            LogListening(logger, url.Replace("http", "ws", StringComparison.Ordinal));
+        var urls = (app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()?.Addresses ?? [])
+            .Select(url => url.Replace("http", "ws", StringComparison.Ordinal)).ToArray();
+        foreach (var url in urls)
+            LogListening(logger, url);
         if (app.Services.GetRequiredService<VTunnelProxy>().Address is { } proxyAddress)
             LogProxyListening(logger, proxyAddress);
         if (options.Tokens.Count == 0 && (address is null || !IPAddress.IsLoopback(address)))
             LogOpenToAnyone(logger, options.ListenAddress);
 
+        await using var socket = await TunnelSocket.StartAsync(folder, TunnelSocket.Server, StatusAsync, logger);
         await app.WaitForShutdownAsync();
         LogStopped(logger);
         return ExitCodes.Success;
+
+        async Task<object?> StatusAsync() => new RunningServer(
+            Environment.ProcessId,
+            urls,
+            app.Services.GetRequiredService<VTunnelProxy>().Address?.ToString(),
+            await app.Services.GetRequiredService<VTunnelServer>().GetStatusAsync());
     }
 
     /// <summary>Whether a port can be listened on at one of two addresses only. That of all IPv6 interfaces takes IPv4 as well.</summary>

@@ -7,7 +7,7 @@ using VTunnel.Cli.Commands.Bridge;
 namespace VTunnel.Cli.Hosting;
 
 /// <summary>
-/// Where a running process of the bridge answers <c>vtunnel status</c>: a Unix socket that only its owner can open. Who asks sends
+/// Where a running process answers <c>vtunnel status</c>: a Unix socket that only its owner can open. Who asks sends
 /// one line; the answer is a line that says whether there is one, and the answer, to the end. It is also what keeps a second
 /// process off the same state.
 /// </summary>
@@ -56,10 +56,8 @@ internal sealed class ControlSocket : IAsyncDisposable
         try
         {
             var folder = Path.GetDirectoryName(path)!;
-            if (OperatingSystem.IsWindows())
-                Directory.CreateDirectory(folder);
-            else
-                Directory.CreateDirectory(folder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+            CreatePrivate(Path.GetDirectoryName(folder)!);
+            CreatePrivate(folder);
             File.Delete(path);
             listener.Bind(new UnixDomainSocketEndPoint(path));
             if (!OperatingSystem.IsWindows())
@@ -120,6 +118,14 @@ internal sealed class ControlSocket : IAsyncDisposable
         {
             // The next process removes it.
         }
+    }
+
+    private static void CreatePrivate(string folder)
+    {
+        if (OperatingSystem.IsWindows())
+            Directory.CreateDirectory(folder);
+        else
+            Directory.CreateDirectory(folder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
     }
 
     private async Task AcceptAsync()

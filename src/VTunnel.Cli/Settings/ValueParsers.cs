@@ -143,6 +143,14 @@ internal static class ValueParsers
         return problem is null;
     }
 
+    /// <summary>A state directory, which need not exist. An empty name is not the default, but perhaps a variable that a script forgot.</summary>
+    public static bool Folder(string text, [NotNullWhen(true)] out string? value, [NotNullWhen(false)] out string? problem)
+    {
+        value = text;
+        problem = text.Length > 0 ? null : "the name of the directory is empty; without the option it is ~/.local/state/vtunnel";
+        return problem is null;
+    }
+
     public static bool Protocol(string text, out ProtocolPreference value, [NotNullWhen(false)] out string? problem) =>
         Choice(text, Protocols, out value, out problem);
 

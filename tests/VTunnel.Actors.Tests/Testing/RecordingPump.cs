@@ -33,6 +33,10 @@ internal sealed class RecordingPump(IActorRef observer) : ISessionPump
 {
     public bool IsReceivePaused { get; set; }
 
+    public long BytesIn => 0;
+
+    public long BytesOut => 0;
+
     public void Open(StreamRequest request, StreamEndpoint endpoint, IActorRef owner) => observer.Tell(new PumpCall.Open(request, endpoint, owner));
 
     public void Attach(StreamKey key, StreamEndpoint endpoint, IActorRef owner) => observer.Tell(new PumpCall.Attach(key, endpoint, owner));

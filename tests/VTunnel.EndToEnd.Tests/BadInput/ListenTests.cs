@@ -100,7 +100,7 @@ public sealed class ListenTests
 
         await peer.CloseAsync();
         await host.Log.Lines.WaitForCountAsync("session-2 no longer listens on port", opened.Count);
-        Assert.Empty((await host.GetStatusAsync()).Ports);
+        Assert.Empty((await host.GetStatusAsync()).Sessions.SelectMany(session => session.Forwards));
         using var again = new TcpListener(IPAddress.Parse("127.0.0.77"), opened[0].Port);
         again.Start();
 

@@ -56,7 +56,7 @@ public sealed class UpgradeTests
                 options.SetRequestHeader("Authorization", authorization);
         }));
         Assert.Contains("401", refusal.Message, StringComparison.Ordinal);
-        Assert.Equal(0, (await host.GetStatusAsync()).Sessions);
+        Assert.Empty((await host.GetStatusAsync()).Sessions);
     }
 
     [Fact]

@@ -224,7 +224,7 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
             ("bea", ["connect", lab.File("none.zip")], 2, "there is no such file"),
             ("bea", ["connect"], 2, "no identity is set up"),
             ("bea", ["connect", lab.File("bea.zip"), "--map", "1"], 2, "NEW:ORIGINAL"),
-            ("bea", ["status"], 2, "nothing is set up"),
+            ("bea", ["status"], 2, "nothing of a bridge is set up there"),
         };
         await Parallel.ForEachAsync(cases, new ParallelOptions { MaxDegreeOfParallelism = Environment.ProcessorCount }, async (bad, _) =>
         {

@@ -13,6 +13,9 @@ internal static class VTunnelProgram
 
     private static readonly Lazy<string> Published = new(PublishedProgram.Make);
 
+    /// <summary>Servers and clients of all tests can be asked here.</summary>
+    private static readonly string StateFolder = Directory.CreateTempSubdirectory("vtunnel-run-").FullName;
+
     public static string Path => Published.Value;
 
     /// <summary>Runs it to its end.</summary>
@@ -29,7 +32,7 @@ internal static class VTunnelProgram
         string[] line = [.. launcher ?? [], Path, .. arguments];
         using var deadline = new CancellationTokenSource(Deadline);
         var result = await CliWrap.Cli.Wrap(line[0]).WithArguments(line[1..])
-            .WithEnvironmentVariables(Variables(environment))
+            .WithEnvironmentVariables(Variables(arguments, environment))
             .WithWorkingDirectory(folder ?? Directory.GetCurrentDirectory())
             .WithValidation(CommandResultValidation.None)
             .ExecuteBufferedAsync(deadline.Token);
@@ -47,7 +50,7 @@ internal static class VTunnelProgram
         IReadOnlyList<string>? launcher = null)
     {
         string[] line = [.. launcher ?? [], Path, .. arguments];
-        return RunningProgram.Start(line[0], line[1..], Variables(environment), folder);
+        return RunningProgram.Start(line[0], line[1..], Variables(arguments, environment), folder);
     }
 
     public static RunningProgram Start(params string[] arguments) => Start(arguments, environment: null);
@@ -75,7 +78,7 @@ internal static class VTunnelProgram
     public static IReadOnlyList<string> Lines(string text) => text.Split('\n', StringSplitOptions.RemoveEmptyEntries);
 
     /// <summary>What happens to be set for whoever runs the tests is not part of them.</summary>
-    private static Dictionary<string, string?> Variables(IReadOnlyDictionary<string, string?>? environment)
+    private static Dictionary<string, string?> Variables(IReadOnlyList<string> arguments, IReadOnlyDictionary<string, string?>? environment)
     {
         var variables = Environment.GetEnvironmentVariables().Cast<DictionaryEntry>()
             .Select(entry => (string)entry.Key)
@@ -84,6 +87,8 @@ internal static class VTunnelProgram
 
         // A profile is of no use to a program that lives for seconds, and collecting it is a fifth of its start.
         variables["DOTNET_TieredPGO"] = "0";
+        if (arguments is ["server" or "client", ..])
+            variables["VTUNNEL_STATE_DIR"] = StateFolder;
         foreach (var (name, value) in environment ?? new Dictionary<string, string?>())
             variables[name] = value;
         return variables;

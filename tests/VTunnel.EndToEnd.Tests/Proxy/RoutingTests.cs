@@ -62,7 +62,7 @@ public sealed class RoutingTests
     public async Task Two_domains_and_their_answers_use_no_port_of_the_server_over_v2()
     {
         await using var pair = await ProxyPair.StartAsync(["a.test=127.0.0.1:1", "b.test=127.0.0.1:1"]);
-        Assert.Empty((await pair.Host.GetStatusAsync()).Ports);
+        Assert.DoesNotContain((await pair.Host.GetStatusAsync()).Sessions.SelectMany(session => session.Forwards), forward => forward.Port is not null);
     }
 
     [Fact]
@@ -202,13 +202,13 @@ public sealed class RoutingTests
         }
 
         await pair.Host.WaitForSessionsAsync(2);
-        Assert.Equal(port, Assert.Single((await pair.Host.GetStatusAsync()).Ports).Key);
+        Assert.Equal(port, Assert.Single((await pair.Host.GetStatusAsync()).Sessions.SelectMany(session => session.Forwards)).Port);
         var connect = await pair.TryCurlAsync("-m", "1", "-w", "%{http_connect}", "https://gitlab.example.test/");
         Assert.Equal("200", connect.StandardOutput);
 
         await peer.DisposeAsync();
         await pair.Host.WaitForSessionsAsync(1);
-        Assert.Empty((await pair.Host.GetStatusAsync()).Ports);
+        Assert.DoesNotContain((await pair.Host.GetStatusAsync()).Sessions.SelectMany(session => session.Forwards), forward => forward.Port is not null);
         Assert.Contains("was not found", await pair.CurlAsync("http://gitlab.example.test:443/"), StringComparison.Ordinal);
     }
 

@@ -77,7 +77,7 @@ public sealed class TunnelHost : IAsyncDisposable
     {
         using var clock = new PeriodicTimer(TimeSpan.FromMilliseconds(20));
         using var deadline = new CancellationTokenSource(TestTimeouts.Step);
-        while ((await GetStatusAsync()).Sessions != count)
+        while ((await GetStatusAsync()).Sessions.Count != count)
             await clock.WaitForNextTickAsync(deadline.Token);
     }
 

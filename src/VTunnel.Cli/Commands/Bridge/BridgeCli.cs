@@ -33,12 +33,13 @@ internal static class BridgeCli
         PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
         DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
         Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+        Converters = { new JsonStringEnumConverter(JsonNamingPolicy.SnakeCaseLower) },
     };
 
     /// <exception cref="BridgeException">The directory is there and cannot be looked into.</exception>
     public static StateDirectory State(SettingsReader settings)
     {
-        var state = new StateDirectory(settings.OneOrNull<string>(StateDir, Folder) ?? StateDirectory.DefaultPath(Environment.GetEnvironmentVariable));
+        var state = new StateDirectory(settings.OneOrNull<string>(StateDir, ValueParsers.Folder) ?? StateDirectory.DefaultPath(Environment.GetEnvironmentVariable));
         state.RequireReadable();
         WarnOfLooseFiles(state);
         return state;
@@ -66,7 +67,7 @@ internal static class BridgeCli
     public static async Task<int> RunAsync(SettingsReader settings, Func<Task<int>> command)
     {
         // Which identity is meant is read before anything is done: an empty text is not the default, but perhaps a variable that a script forgot.
-        settings.OneOrNull<string>(StateDir, Folder);
+        settings.OneOrNull<string>(StateDir, ValueParsers.Folder);
         settings.Text(Context);
         if (settings.Faults.Count > 0)
             return Terminal.Refuse(settings.Faults);
@@ -153,13 +154,6 @@ internal static class BridgeCli
         if (name is not null && StateDirectory.NameProblem(name) is { } problem)
             settings.Fault(spec, name, problem);
         return name ?? "";
-    }
-
-    private static bool Folder(string text, [NotNullWhen(true)] out string? value, [NotNullWhen(false)] out string? problem)
-    {
-        value = text;
-        problem = text.Length > 0 ? null : $"the name of the directory is empty; without the option it is {StateDir.Default}";
-        return problem is null;
     }
 
     public static bool NameValue(string text, [NotNullWhen(true)] out string? value, [NotNullWhen(false)] out string? problem)

@@ -15,6 +15,7 @@ using VTunnel.Cli.Hosting;
 using VTunnel.Cli.Settings;
 using VTunnel.Cli.Syntax;
 using VTunnel.Hosting;
+using VTunnel.Sessions;
 using VTunnel.Protocol.Bridge;
 
 namespace VTunnel.Cli.Commands.Bridge;
@@ -28,8 +29,8 @@ internal static class StatusCommands
 
     public static readonly CommandSpec Status = new("status", "Ask the running processes of this machine how they are.")
     {
-        Details = "Asks relay, publishers and consumers that were started with the same --state-dir. A consumer is connected if its publisher has just answered a probe, end to end. "
-            + "The exit code is 0 if everything that is set up runs and is connected and every local port is open, else 9.",
+        Details = "Asks servers, clients, relay, publishers and consumers that were started with the same --state-dir. A consumer is connected if its publisher has just answered a probe, end to end. "
+            + "The exit code is 0 if everything that is set up runs, whatever runs is connected, and every port and forward is open, else 9.",
         Options = [BridgeCli.Json, BridgeCli.StateDir],
         Examples = [new("", "vtunnel status")],
         Run = RunStatus,
@@ -87,8 +88,21 @@ internal static class StatusCommands
             }
         }
 
+        foreach (var server in await TunnelSocket.AskAllAsync<RunningServer>(state, TunnelSocket.Server))
+        {
+            parts.Add(Part(TunnelSocket.Server, $"{server.Process}", server));
+            text.AddRange(Describe(server));
+        }
+
+        foreach (var client in await TunnelSocket.AskAllAsync<RunningClient>(state, TunnelSocket.Client))
+        {
+            healthy &= client.Status.IsConnected && client.Status.Forwards.All(forward => forward.IsOpen);
+            parts.Add(Part(TunnelSocket.Client, $"{client.Process}", client));
+            text.AddRange(Describe(client));
+        }
+
         if (parts.Count == 0)
-            throw new BridgeException(BridgeError.Invalid, $"nothing is set up in {state.Path}; see 'vtunnel relay init', 'vtunnel join' and 'vtunnel connect'");
+            throw new BridgeException(BridgeError.Invalid, $"no server and no client runs with the state directory {state.Path}, and nothing of a bridge is set up there; see 'vtunnel relay init', 'vtunnel join' and 'vtunnel connect'");
         if (settings.Switch(BridgeCli.Json))
             BridgeCli.PrintJson(new JsonObject { ["healthy"] = healthy, ["parts"] = parts });
         else
@@ -137,6 +151,38 @@ internal static class StatusCommands
         foreach (var port in state.Ports)
             yield return $"  127.0.0.1:{port.Port} -> {OneLine.Of(port.Target)}{(port.IsOpen ? "" : $": closed: {OneLine.Of(port.Problem ?? "opening")}")}";
     }
+
+    private static IEnumerable<string> Describe(RunningServer server)
+    {
+        var sessions = server.Status.Sessions;
+        yield return $"server, process {server.Process}: {(server.Status.IsDraining ? "shutting down" : $"listening on {string.Join(" and ", server.Listening)}")}"
+            + $"{(server.Proxy is { } proxy ? $", proxy on {proxy}" : "")}, {sessions.Count} client{(sessions.Count == 1 ? "" : "s")}";
+        foreach (var session in sessions)
+        {
+            yield return $"  {session.Name} from {OneLine.Of(session.Remote)}{(session.Identity is { } identity ? $", {OneLine.Of(identity)}" : "")}: "
+                + $"{(session.IsConnected ? "connected" : "waiting for it to come back")}, {Describe(session, "visitors")}";
+            foreach (var forward in session.Forwards)
+                yield return $"    {Describe(forward)}";
+        }
+    }
+
+    private static IEnumerable<string> Describe(RunningClient client)
+    {
+        var status = client.Status;
+        yield return $"client, process {client.Process}: "
+            + $"{(status.IsConnected ? $"connected with {status.Server}" : $"not connected with {status.Server}: {OneLine.Of(status.Problem ?? "the first attempt is under way")}")}"
+            + (status.Session is { } session ? $", {Describe(session, "targets")}" : "");
+        foreach (var forward in status.Forwards)
+            yield return $"  {Describe(forward)}";
+    }
+
+    private static string Describe(SessionProtocol.SessionStatus session, string locals) =>
+        $"{session.Protocol}, {session.Streams} connections, {BridgeCli.Bytes(session.BytesIn)} to {locals}, {BridgeCli.Bytes(session.BytesOut)} from them"
+        + (session.RoundTripTime is { } trip ? $", round trip {trip.TotalMilliseconds:0.#} ms" : "");
+
+    private static string Describe(SessionProtocol.ForwardStatus forward) =>
+        $"{OneLine.Of(forward.Domain ?? $"port {forward.Port}")} -> {OneLine.Of(forward.Target ?? "a target that the client does not name")}"
+        + (forward.IsOpen ? "" : $": closed: {OneLine.Of(forward.Problem ?? "unknown")}");
 
     private static Task<int> RunAudit(SettingsReader settings)
     {
