@@ -65,7 +65,7 @@ public static class VTunnelHealthChecks
             var status = await client.GetStatusAsync(cancellationToken).ConfigureAwait(false);
             var data = new Dictionary<string, object> { ["server"] = status.Server, ["streams"] = status.Session?.Streams ?? 0 };
             if (!status.IsConnected)
-                return new HealthCheckResult(context.Registration.FailureStatus, $"not connected with {status.Server}: {status.Problem ?? "it has not tried yet"}", data: data);
+                return new HealthCheckResult(context.Registration.FailureStatus, $"not connected with {status.Server}: {status.Problem}", data: data);
             var closed = status.Forwards.Where(forward => !forward.IsOpen).Select(Describe).ToArray();
             return closed.Length == 0 ? HealthCheckResult.Healthy(data: data) : HealthCheckResult.Degraded(string.Join("; ", closed), data: data);
         }

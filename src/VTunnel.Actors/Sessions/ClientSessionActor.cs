@@ -142,6 +142,7 @@ internal sealed class ClientSessionActor : SessionActor
         while (_forwards.ContainsKey(number));
         _domainPorts[number] = forward.Rule.RemotePort;
         forward.Tries++;
+        forward.IsOpen = false;
         Add(number, forward);
     }
 
@@ -218,8 +219,8 @@ internal sealed class ClientSessionActor : SessionActor
             { Rule.Domain: var domain } => domain?.ToString(),
         },
         each.Value.Rule.Target.ToString(),
-        each.Value.IsOpen,
-        each.Value.IsOpen ? null : each.Value.LastError ?? NotAnswered));
+        each.Value.IsOpen && !IsClosing,
+        IsClosing ? "the client is shutting down, or its session is over" : each.Value.IsOpen ? null : each.Value.LastError ?? NotAnswered));
 
     protected override void OnDraining()
     {

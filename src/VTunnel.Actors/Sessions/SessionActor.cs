@@ -40,6 +40,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     private bool _endsWhenIdle;
     private Exception? _endReason;
     private bool _isReported;
+    private string? _lastRemote;
     private bool _ended;
 
     protected SessionActor(SessionContext session)
@@ -219,6 +220,7 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
     /// <summary>A v2 session has a connection, the first or another.</summary>
     protected virtual void OnCarrierUp(LinkEvents.CarrierUp up)
     {
+        _lastRemote = up.RemoteName;
         if (up.Gap is { } gap)
             Logger.SessionResumed(Session.Name, up.RemoteName, gap);
     }
@@ -228,10 +230,11 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
 
     private SessionProtocol.SessionStatus Status() => new(
         Session.Name,
-        Session.Wire.Carrier?.RemoteName ?? Session.Wire.RemoteName,
+        Session.Wire.Carrier?.RemoteName ?? _lastRemote ?? Session.Wire.RemoteName,
         Session.Identity,
         Session.Wire.Protocol,
-        Session.Wire.Carrier is not null && !_ended,
+        Session.Wire.Carrier is not null && !_isReported,
+        _isReported,
         Age,
         Session.Wire.RoundTripTime,
         [.. Forwards().OrderBy(forward => forward.Port ?? int.MaxValue).ThenBy(forward => forward.Domain, StringComparer.Ordinal)],

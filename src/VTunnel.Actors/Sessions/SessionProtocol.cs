@@ -105,7 +105,8 @@ public static class SessionProtocol
     /// <param name="Remote">The far end of its connection, or of the last one that it had.</param>
     /// <param name="Identity">The name of the token that opened it; null where none was asked for, and on a client.</param>
     /// <param name="Protocol"><c>v1</c> or <c>v2</c>.</param>
-    /// <param name="IsConnected">False while it waits for another connection.</param>
+    /// <param name="IsConnected">False while it waits for another connection, and when it is over.</param>
+    /// <param name="IsOver">Whether it has ended, and only delivers what has arrived to those who are slow to take it.</param>
     /// <param name="Age">Since it began.</param>
     /// <param name="RoundTripTime">Smoothed; null over v1, and before it was measured.</param>
     /// <param name="Forwards">What the client has asked for, ports first.</param>
@@ -118,6 +119,7 @@ public static class SessionProtocol
         string? Identity,
         string Protocol,
         bool IsConnected,
+        bool IsOver,
         TimeSpan Age,
         TimeSpan? RoundTripTime,
         IReadOnlyList<ForwardStatus> Forwards,
@@ -129,7 +131,7 @@ public static class SessionProtocol
     /// <param name="Port">The server's port; null where it is a domain.</param>
     /// <param name="Domain">The domain of the server's proxy; null where it is a port.</param>
     /// <param name="Target">Where its connections go; null where the client did not say.</param>
-    /// <param name="IsOpen">Whether visitors get in.</param>
-    /// <param name="Problem">Why they do not, if that is known.</param>
+    /// <param name="IsOpen">Whether the server listens for it, or may route to it.</param>
+    /// <param name="Problem">Why it does not; null where it does.</param>
     public sealed record ForwardStatus(int? Port, string? Domain, string? Target, bool IsOpen, string? Problem);
 }

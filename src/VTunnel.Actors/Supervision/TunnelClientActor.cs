@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using Akka.Actor;
 using Microsoft.Extensions.Logging;
 using VTunnel.Carriers;
@@ -85,11 +86,11 @@ public static class TunnelClientProtocol
     /// <summary>The client's state.</summary>
     /// <param name="State">Where it is in its life.</param>
     /// <param name="Server">The server that it dials.</param>
-    /// <param name="Problem">Why it is not connected, if that is known.</param>
+    /// <param name="Problem">Why it is not connected; null where it is.</param>
     /// <param name="Forwards">All that it was asked to forward, and whether the server listens.</param>
     /// <param name="Session">Its session; null where there is none. One over v2 outlives its connection.</param>
     public sealed record ClientStatus(
-        TunnelClientState State,
+        [property: JsonConverter(typeof(JsonStringEnumConverter<TunnelClientState>))] TunnelClientState State,
         string Server,
         string? Problem,
         IReadOnlyList<SessionProtocol.ForwardStatus> Forwards,
@@ -120,6 +121,9 @@ public sealed class TunnelClientActor : ReconnectingActor
     private readonly Func<double> _random;
     private readonly string _serverName;
     private readonly List<ForwardRule> _forwards;
+
+    /// <summary>Not asked for again, since reconnecting is off.</summary>
+    private readonly Dictionary<int, (ForwardRule Rule, string Reason)> _refused = [];
     private readonly Dictionary<int, List<IActorRef>> _listenAskers = [];
     private readonly Dictionary<HostPattern, int> _domains = [];
     private readonly List<IActorRef> _connectAskers = [];
@@ -298,6 +302,7 @@ public sealed class TunnelClientActor : ReconnectingActor
         rule = Numbered(rule);
         _forwards.RemoveAll(known => known.RemotePort == rule.RemotePort);
         _forwards.Add(rule);
+        _refused.Remove(rule.RemotePort);
         if (!_listenAskers.TryGetValue(rule.RemotePort, out var askers))
             _listenAskers.Add(rule.RemotePort, askers = []);
         askers.Add(Sender);
@@ -316,8 +321,12 @@ public sealed class TunnelClientActor : ReconnectingActor
 
     private void OnListenAnswered(ClientSessionProtocol.ListenAnswered answered)
     {
-        if (answered.Error is not null && !_options.AutoReconnect)
-            _forwards.RemoveAll(rule => rule.RemotePort == answered.Port);
+        if (answered.Error is not null && !_options.AutoReconnect && _forwards.Find(rule => rule.RemotePort == answered.Port) is { } refused)
+        {
+            _forwards.Remove(refused);
+            _refused[answered.Port] = (refused, answered.Error);
+        }
+
         if (!_listenAskers.Remove(answered.Port, out var askers))
             return;
         object reply = answered.Error is null
@@ -341,29 +350,42 @@ public sealed class TunnelClientActor : ReconnectingActor
 
     private void OnGetStatus()
     {
-        var status = new TunnelClientProtocol.ClientStatus(_state, _serverName, _problem, [.. _forwards.Select(rule => Closed(rule, _problem))], null);
+        var problem = _state switch
+        {
+            TunnelClientState.Connected => null,
+            TunnelClientState.Disconnected => "it was not told to connect yet",
+            _ => _problem ?? "the first attempt is under way",
+        };
+        var refused = _refused.Values.Select(each => Closed(each.Rule, each.Reason)).ToList();
+        var status = new TunnelClientProtocol.ClientStatus(
+            _state, _serverName, problem, [.. _forwards.Select(rule => Closed(rule, "the client is not connected")), .. refused], null);
         if (Session is { } session)
-            _ = WithSessionAsync(status, session).PipeTo(Sender);
+            _ = WithSessionAsync(status, refused, session).PipeTo(Sender);
         else
             Sender.Tell(status);
-
-        static async Task<TunnelClientProtocol.ClientStatus> WithSessionAsync(TunnelClientProtocol.ClientStatus status, IActorRef session)
-        {
-            try
-            {
-                var now = await session.Ask<SessionProtocol.SessionStatus>(SessionProtocol.GetStatus.Instance, StatusTimeout).ConfigureAwait(false);
-                return status with { Forwards = now.Forwards, Session = now };
-            }
-            catch (AskTimeoutException)
-            {
-                // It has just ended.
-                return status;
-            }
-        }
-
-        static SessionProtocol.ForwardStatus Closed(ForwardRule rule, string? problem) => new(
-            rule.Domain is null ? rule.RemotePort : null, rule.Domain?.ToString(), rule.Target.ToString(), false, problem ?? "the client is not connected");
     }
+
+    private static async Task<TunnelClientProtocol.ClientStatus> WithSessionAsync(
+        TunnelClientProtocol.ClientStatus status, List<SessionProtocol.ForwardStatus> refused, IActorRef session)
+    {
+        try
+        {
+            var now = await session.Ask<SessionProtocol.SessionStatus>(SessionProtocol.GetStatus.Instance, StatusTimeout).ConfigureAwait(false);
+            return status with
+            {
+                Problem = status.Problem ?? (now.IsConnected ? null : "the connection has just been lost"),
+                Forwards = [.. now.Forwards, .. refused],
+                Session = now,
+            };
+        }
+        catch (AskTimeoutException)
+        {
+            return status with { Problem = status.Problem ?? "its session has just ended, or is too busy to answer" };
+        }
+    }
+
+    private static SessionProtocol.ForwardStatus Closed(ForwardRule rule, string problem) => new(
+        rule.Domain is null ? rule.RemotePort : null, rule.Domain?.ToString(), rule.Target.ToString(), false, problem);
 
     private void Finish(string reason, TunnelConnectException? failure)
     {

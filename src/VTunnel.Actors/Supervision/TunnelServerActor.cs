@@ -325,7 +325,7 @@ public sealed class TunnelServerActor : UntypedActor
         }
     }
 
-    /// <summary>Null from one that has just ended.</summary>
+    /// <summary>Null from one that has just ended, or is too busy to say.</summary>
     private static async Task<SessionProtocol.SessionStatus?> StatusOfAsync(IActorRef session)
     {
         try

@@ -91,6 +91,9 @@ internal static partial class ClientCommand
             await using var socket = await TunnelSocket.StartAsync(
                 folder, TunnelSocket.Client, async () => new RunningClient(Environment.ProcessId, WithAll(await client.GetStatusAsync(), options.Forwards)), logger);
             exitCode = await ForwardAsync(client, options, logger, interrupts.Stopping);
+
+            // It may be asked while it lets connections finish.
+            await client.DisposeAsync();
         }
 
         await host.StopAsync();
@@ -124,7 +127,7 @@ internal static partial class ClientCommand
     }
 
     /// <summary>The client learns of its forwards when it has connected for the first time.</summary>
-    private static TunnelClientProtocol.ClientStatus WithAll(TunnelClientProtocol.ClientStatus status, IReadOnlyList<ForwardRule> rules) => status.Forwards.Count > 0
+    private static TunnelClientProtocol.ClientStatus WithAll(TunnelClientProtocol.ClientStatus status, IReadOnlyList<ForwardRule> rules) => status.Session is not null || status.Forwards.Count > 0
         ? status
         : status with
         {

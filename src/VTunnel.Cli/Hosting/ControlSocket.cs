@@ -52,9 +52,10 @@ internal sealed class ControlSocket : IAsyncDisposable
             return null;
         if (await CanConnectAsync(path))
             throw new BridgeException(BridgeError.Invalid, $"it runs already: another process answers at {path}; 'vtunnel status' asks it");
-        var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        Socket? listener = null;
         try
         {
+            listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
             var folder = Path.GetDirectoryName(path)!;
             CreatePrivate(Path.GetDirectoryName(folder)!);
             CreatePrivate(folder);
@@ -65,14 +66,15 @@ internal sealed class ControlSocket : IAsyncDisposable
             listener.Listen();
             return new ControlSocket(listener, path, answer);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or SocketException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or SocketException or ArgumentException or NotSupportedException)
         {
-            listener.Dispose();
+            listener?.Dispose();
             throw new BridgeException(BridgeError.Storage, $"{path} cannot be made: {e.Message.TrimEnd('.')}; see to the permissions of its folder", e);
         }
     }
 
     /// <summary>Asks a running process; null if there is none.</summary>
+    /// <exception cref="BridgeException">There is one, and it cannot be asked or does not answer; or it says that it cannot.</exception>
     public static async Task<T?> AskAsync<T>(string path, string question, string value = "")
         where T : class
     {
@@ -87,6 +89,10 @@ internal sealed class ControlSocket : IAsyncDisposable
             using var reader = new StreamReader(stream, Encoding.UTF8);
             answer = await reader.ReadToEndAsync(deadline.Token);
         }
+        catch (SocketException e) when (e.SocketErrorCode is SocketError.AccessDenied)
+        {
+            throw new BridgeException(BridgeError.Storage, $"{path} may be asked by its owner alone", e);
+        }
         catch (Exception e) when (e is SocketException or IOException)
         {
             // A socket without a process: it ended without cleaning up.
@@ -100,9 +106,16 @@ internal sealed class ControlSocket : IAsyncDisposable
         var line = answer.IndexOf('\n', StringComparison.Ordinal);
         if (line < 0)
             return null;
-        return answer[..line] == Ok
-            ? JsonSerializer.Deserialize<T>(answer.AsSpan(line + 1), BridgeCli.JsonOutput)
-            : throw new BridgeException(BridgeError.Storage, $"the running process says: {answer[(line + 1)..]}");
+        if (answer[..line] != Ok)
+            throw new BridgeException(BridgeError.Storage, $"the running process says: {answer[(line + 1)..]}");
+        try
+        {
+            return JsonSerializer.Deserialize<T>(answer.AsSpan(line + 1), BridgeCli.JsonOutput);
+        }
+        catch (JsonException e)
+        {
+            throw new BridgeException(BridgeError.Storage, "the running process ended in the middle of its answer, or is of another version", e);
+        }
     }
 
     public async ValueTask DisposeAsync()
@@ -205,7 +218,8 @@ internal sealed class ControlSocket : IAsyncDisposable
         throw new IOException($"A question has at most {MaxQuestionBytes} bytes.");
     }
 
-    private static async Task<bool> CanConnectAsync(string path)
+    /// <summary>Whether a process answers there.</summary>
+    public static async Task<bool> CanConnectAsync(string path)
     {
         if (!File.Exists(path))
             return false;

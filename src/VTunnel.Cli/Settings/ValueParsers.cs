@@ -147,7 +147,9 @@ internal static class ValueParsers
     public static bool Folder(string text, [NotNullWhen(true)] out string? value, [NotNullWhen(false)] out string? problem)
     {
         value = text;
-        problem = text.Length > 0 ? null : "the name of the directory is empty; without the option it is ~/.local/state/vtunnel";
+        problem = text.Length == 0 ? "the name of the directory is empty; without the option it is ~/.local/state/vtunnel"
+            : text.Contains('\0', StringComparison.Ordinal) ? "a name has no NUL in it"
+            : null;
         return problem is null;
     }
 

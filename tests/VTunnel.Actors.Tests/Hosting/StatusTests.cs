@@ -96,6 +96,37 @@ public sealed class StatusTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task A_forward_that_was_refused_for_good_is_not_forgotten()
+    {
+        await using var holder = await TunnelPair.StartAsync();
+        var port = await holder.ForwardAsync(_echo.Port);
+        await using var client = TunnelClient.Create(new TunnelClientOptions { Server = holder.Address });
+        await client.ConnectAsync().WaitAsync(TestTimeouts.Long);
+        var rule = ForwardRule.Parse($"{port}=127.0.0.1:{_echo.Port}");
+        await Assert.ThrowsAsync<ListenRefusedException>(() => client.ListenAsync(rule).WaitAsync(TestTimeouts.Long));
+        var refused = Assert.Single((await client.GetStatusAsync()).Forwards);
+        Assert.Equal((port, false, $"port {port} is held by session-1 of the server, which is alive"), (refused.Port, refused.IsOpen, refused.Problem));
+
+        await holder.Client.DisposeAsync();
+        await client.ListenAsync(rule).WaitAsync(TestTimeouts.Long);
+        Assert.True(Assert.Single((await client.GetStatusAsync()).Forwards).IsOpen);
+    }
+
+    [Fact]
+    public async Task A_client_that_drains_takes_nothing_new_and_says_so()
+    {
+        await using var pair = await TunnelPair.StartAsync(client: options => options.DrainTimeout = TestTimeouts.Long);
+        var port = await pair.ForwardAsync(_echo.Port);
+        using var visitor = await Payload.ConnectAsync(port);
+        await Payload.EchoAsync(visitor.GetStream(), 10);
+        var stopping = pair.Client.DisposeAsync();
+        await WaitUntilAsync(async () => (await pair.Client.GetStatusAsync()) is { IsConnected: true, Session.Streams: 1, Forwards: [{ IsOpen: false }] });
+        visitor.Close();
+        await stopping.AsTask().WaitAsync(TestTimeouts.Long);
+        Assert.Equal(TunnelClientState.Stopped, (await pair.Client.GetStatusAsync()).State);
+    }
+
+    [Fact]
     public async Task While_the_connection_is_gone_both_sides_say_so_and_the_port_is_open()
     {
         FaultProxy proxy = null!;

@@ -72,7 +72,7 @@ public sealed class StatusTests : IDisposable
             Assert.Equal($"ws://{address}", (string)parts[0]!["state"]!["listening"]![0]!);
             Assert.Equal(2, parts[0]!["state"]!["status"]!["sessions"]!.AsArray().Count);
             var first = parts.Single(part => (string)part!["name"]! == $"{client.Id}")!["state"]!["status"]!;
-            Assert.Equal(("connected", 3_000_000), ((string)first["state"]!, (int)first["session"]!["bytes_in"]!));
+            Assert.Equal(("Connected", 3_000_000), ((string)first["state"]!, (int)first["session"]!["bytes_in"]!));
 
             // This one ends in order, the other is killed.
             lost.Signal(ProgramSignal.Terminate);

@@ -348,6 +348,17 @@ public sealed class StateDirectory
     /// <param name="role"><c>relay</c>, or the name of a context.</param>
     public string SocketPath(string role) => System.IO.Path.Combine(_path, "run", role + ".sock");
 
+    /// <summary>The sockets whose role begins so, of processes that run or were killed.</summary>
+    /// <exception cref="BridgeException">Their folder cannot be looked into.</exception>
+    public IReadOnlyList<string> SocketPaths(string prefix)
+    {
+        var folder = System.IO.Path.Combine(_path, "run");
+        string[] paths = [];
+        if (StateFiles.Exists(folder))
+            StateFiles.Guard(folder, () => paths = Directory.GetFiles(folder, prefix + "*.sock"));
+        return paths;
+    }
+
     private static bool IsOf(BridgeContext context, BundleManifest manifest, string fingerprint)
     {
         if (context.Kind != ContextKind.Consumer || context.Publisher != manifest.Publisher)

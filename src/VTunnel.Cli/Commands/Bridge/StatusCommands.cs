@@ -30,7 +30,7 @@ internal static class StatusCommands
     public static readonly CommandSpec Status = new("status", "Ask the running processes of this machine how they are.")
     {
         Details = "Asks servers, clients, relay, publishers and consumers that were started with the same --state-dir. A consumer is connected if its publisher has just answered a probe, end to end. "
-            + "The exit code is 0 if everything that is set up runs, whatever runs is connected, and every port and forward is open, else 9.",
+            + "The exit code is 0 if everything of a bridge that is set up runs, no server is shutting down, everyone is connected who dials, and every local port and every forward of a client is open, else 9.",
         Options = [BridgeCli.Json, BridgeCli.StateDir],
         Examples = [new("", "vtunnel status")],
         Run = RunStatus,
@@ -90,15 +90,16 @@ internal static class StatusCommands
 
         foreach (var server in await TunnelSocket.AskAllAsync<RunningServer>(state, TunnelSocket.Server))
         {
-            parts.Add(Part(TunnelSocket.Server, $"{server.Process}", server));
-            text.AddRange(Describe(server));
+            healthy &= server.Answer is { Status.IsDraining: false };
+            parts.Add(Part(TunnelSocket.Server, server));
+            text.AddRange(server.Answer is { } answer ? Describe(answer) : [$"server, process {server.Process}: {OneLine.Of(server.Problem!)}"]);
         }
 
         foreach (var client in await TunnelSocket.AskAllAsync<RunningClient>(state, TunnelSocket.Client))
         {
-            healthy &= client.Status.IsConnected && client.Status.Forwards.All(forward => forward.IsOpen);
-            parts.Add(Part(TunnelSocket.Client, $"{client.Process}", client));
-            text.AddRange(Describe(client));
+            healthy &= client.Answer?.Status is { IsConnected: true } status && status.Forwards.All(forward => forward.IsOpen);
+            parts.Add(Part(TunnelSocket.Client, client));
+            text.AddRange(client.Answer is { } answer ? Describe(answer) : [$"client, process {client.Process}: {OneLine.Of(client.Problem!)}"]);
         }
 
         if (parts.Count == 0)
@@ -118,6 +119,15 @@ internal static class StatusCommands
         ["running"] = state is not null,
         ["state"] = state is null ? null : System.Text.Json.JsonSerializer.SerializeToNode(state, BridgeCli.JsonOutput),
     };
+
+    private static JsonObject Part<T>(string role, Asked<T> asked)
+        where T : class
+    {
+        var part = Part(role, asked.Process, asked.Answer);
+        if (asked.Problem is { } problem)
+            (part["running"], part["problem"]) = (true, problem);
+        return part;
+    }
 
     private static IEnumerable<string> Describe(string name, PublisherState? state)
     {
@@ -160,7 +170,7 @@ internal static class StatusCommands
         foreach (var session in sessions)
         {
             yield return $"  {session.Name} from {OneLine.Of(session.Remote)}{(session.Identity is { } identity ? $", {OneLine.Of(identity)}" : "")}: "
-                + $"{(session.IsConnected ? "connected" : "waiting for it to come back")}, {Describe(session, "visitors")}";
+                + $"{(session.IsOver ? "gone, but visitors have yet to take what it sent" : session.IsConnected ? "connected" : "waiting for it to come back")}, {Describe(session, "visitors")}";
             foreach (var forward in session.Forwards)
                 yield return $"    {Describe(forward)}";
         }
@@ -170,7 +180,7 @@ internal static class StatusCommands
     {
         var status = client.Status;
         yield return $"client, process {client.Process}: "
-            + $"{(status.IsConnected ? $"connected with {status.Server}" : $"not connected with {status.Server}: {OneLine.Of(status.Problem ?? "the first attempt is under way")}")}"
+            + $"{(status.IsConnected ? $"connected with {status.Server}" : $"not connected with {status.Server}: {OneLine.Of(status.Problem!)}")}"
             + (status.Session is { } session ? $", {Describe(session, "targets")}" : "");
         foreach (var forward in status.Forwards)
             yield return $"  {Describe(forward)}";
