@@ -16,7 +16,7 @@ internal static class TunnelOptions
         var protocol = List("--protocol", "v2,v1", ["v1", "v2"]);
         protocol.Description = "Protocols of the program, with commas between.";
         var streams = new Option<int[]>("--streams") { Description = "Numbers of streams for throughput, 1 to 1000, with commas between.", DefaultValueFactory = _ => [1, 8, 64], CustomParser = ParseNumbers };
-        var seconds = new Option<double>("--seconds") { Description = "How long each measurement takes.", DefaultValueFactory = _ => 0.4 };
+        var seconds = new Option<double>("--seconds") { Description = "How long each measurement takes.", DefaultValueFactory = _ => 0.25 };
         var rounds = new Option<int>("--rounds") { Description = "How often everything is measured.", DefaultValueFactory = _ => 3 };
         var idleStreams = new Option<int>("--idle-streams") { Description = "How many streams the scenario idle opens.", DefaultValueFactory = _ => 2000 };
         var scaleStreams = new Option<int>("--scale-streams") { Description = "How many streams the scenario scale opens on one session.", DefaultValueFactory = _ => 10_000 };

@@ -30,7 +30,7 @@ internal sealed record BenchPlan
     public int Rounds { get; init; } = 3;
 
     /// <summary>How long each measurement takes.</summary>
-    public TimeSpan Window { get; init; } = TimeSpan.FromSeconds(0.4);
+    public TimeSpan Window { get; init; } = TimeSpan.FromSeconds(0.25);
 
     public int IdleStreams { get; init; } = 2000;
 
