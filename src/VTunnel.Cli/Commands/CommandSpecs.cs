@@ -14,7 +14,7 @@ internal static class CommandSpecs
             RelayCommand.Spec, JoinCommand.Spec, ServeCommand.Spec, ConnectCommand.Spec, ConnectCommand.Request,
             PublisherCommands.Create, PublisherCommands.List, PublisherCommands.Show, PublisherCommands.Edit, PublisherCommands.Delete,
             PublisherCommands.Revoke, PublisherCommands.Export,
-            StatusCommands.Status, StatusCommands.Test, StatusCommands.Audit, ConfigCommand.Spec, VersionCommand.Spec,
+            StatusCommand.Spec, TestCommand.Spec, AuditCommand.Spec, ConfigCommand.Spec, VersionCommand.Spec,
         ],
         Examples =
         [
