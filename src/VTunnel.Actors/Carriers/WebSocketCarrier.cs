@@ -1,3 +1,4 @@
+using System.Net;
 using System.Net.WebSockets;
 
 namespace VTunnel.Carriers;
@@ -10,6 +11,10 @@ public sealed class WebSocketCarrier : ICarrier
     private readonly TaskCompletionSource _disposed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private int _isDisposed;
     private long _receives;
+
+    /// <summary>How logs name a far end: an IPv4 address as one, also where a socket for both takes it.</summary>
+    internal static string RemoteNameOf(IPAddress? address, int port) =>
+        address is null ? "unknown" : new IPEndPoint(address.IsIPv4MappedToIPv6 ? address.MapToIPv4() : address, port).ToString();
 
     /// <summary>Takes ownership of an open WebSocket.</summary>
     /// <param name="socket">The WebSocket.</param>

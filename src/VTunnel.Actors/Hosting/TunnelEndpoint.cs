@@ -138,7 +138,7 @@ internal sealed class TunnelEndpoint
             sending.MinDataRate = null;
     }
 
-    private static string RemoteName(HttpContext context) => $"{context.Connection.RemoteIpAddress}:{context.Connection.RemotePort}";
+    private static string RemoteName(HttpContext context) => WebSocketCarrier.RemoteNameOf(context.Connection.RemoteIpAddress, context.Connection.RemotePort);
 
     /// <summary>Lets the session see and use the stream below the WebSocket that the middleware will make.</summary>
     private static void WatchTransport(HttpContext context)

@@ -153,14 +153,15 @@ internal static class StatusCommand
     {
         var status = client.Status;
         yield return $"client, process {client.Process}: "
-            + $"{(status.IsConnected ? $"connected with {status.Server}" : $"not connected with {status.Server}: {OneLine.Of(status.Problem!)}")}"
-            + (status.Session is { } session ? $", {Describe(session, "targets")}" : "");
+            + (status.IsConnected ? $"connected with {status.Server}, {Describe(status.Session!, "targets")}" : $"not connected with {status.Server}: {OneLine.Of(status.Problem!)}");
+        if (status is { IsConnected: false, Session: { } session })
+            yield return $"  {Describe(session, "targets")}; connections wait for it to be connected again";
         foreach (var forward in status.Forwards)
-            yield return $"  {Describe(forward)}";
+            yield return $"  {Describe(forward)}{(forward.IsOpen && !status.IsConnected ? ": visitors wait" : "")}";
     }
 
     private static string Describe(SessionProtocol.SessionStatus session, string locals) =>
-        $"{session.Protocol}, {session.Streams} connections, {BridgeCli.Bytes(session.BytesIn)} to {locals}, {BridgeCli.Bytes(session.BytesOut)} from them"
+        $"{session.Protocol}, {session.Streams} connection{(session.Streams == 1 ? "" : "s")}, {BridgeCli.Bytes(session.BytesIn)} to {locals}, {BridgeCli.Bytes(session.BytesOut)} from them"
         + (session.RoundTripTime is { } trip ? $", round trip {trip.TotalMilliseconds:0.#} ms" : "");
 
     private static string Describe(SessionProtocol.ForwardStatus forward) =>

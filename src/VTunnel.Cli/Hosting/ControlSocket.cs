@@ -75,12 +75,16 @@ internal sealed class ControlSocket : IAsyncDisposable
 
     /// <summary>Asks a running process; null if there is none.</summary>
     /// <exception cref="BridgeException">There is one, and it cannot be asked or does not answer; or it says that it cannot.</exception>
-    public static async Task<T?> AskAsync<T>(string path, string question, string value = "")
+    /// <param name="path">Its socket.</param>
+    /// <param name="question">What is asked.</param>
+    /// <param name="value">What the question is about.</param>
+    /// <param name="patience">How long to wait; null for as long as a probe end to end may take.</param>
+    public static async Task<T?> AskAsync<T>(string path, string question, string value = "", TimeSpan? patience = null)
         where T : class
     {
         if (!File.Exists(path))
             return null;
-        using var deadline = new CancellationTokenSource(AnswerTimeout);
+        using var deadline = new CancellationTokenSource(patience ?? AnswerTimeout);
         string answer;
         try
         {

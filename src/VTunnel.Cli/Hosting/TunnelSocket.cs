@@ -31,6 +31,9 @@ internal static partial class TunnelSocket
 
     private const int MaxNamesakes = 16;
 
+    /// <summary>Servers and clients answer for themselves, within two seconds.</summary>
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(5);
+
     private static readonly TimeSpan StaleAfter = TimeSpan.FromSeconds(1);
 
     public static readonly OptionSpec StateDir = new("state-dir", "DIR", "Where 'vtunnel status' finds this process, by a socket in its folder run; XDG_STATE_HOME moves the default.") { Default = "~/.local/state/vtunnel" };
@@ -94,7 +97,7 @@ internal static partial class TunnelSocket
     {
         try
         {
-            if (await ControlSocket.AskAsync<T>(path, "status") is { } answer)
+            if (await ControlSocket.AskAsync<T>(path, "status", patience: Patience) is { } answer)
                 return new Asked<T>(process, answer, null);
 
             // Nobody listens. What has just been made may be about to.

@@ -50,9 +50,9 @@ public sealed class StatusTests : IDisposable
         Assert.Equal(ExitCodes.Success, all.ExitCode);
         var lines = VTunnelProgram.Lines(all.Output);
         Assert.Matches(@"^server, process \d+: listening on ws://127\.0\.0\.1:\d+, proxy on 127\.0\.0\.1:\d+, 1 client$", lines[0]);
-        Assert.Matches(@"^  session-1 from 127\.0\.0\.1:\d+, token-1: connected, v2, 1 connections, 3000 kB to visitors, 3000 kB from them, round trip [\d.]+ ms$", lines[1]);
+        Assert.Matches(@"^  session-1 from 127\.0\.0\.1:\d+, token-1: connected, v2, 1 connection, 3000 kB to visitors, 3000 kB from them, round trip [\d.]+ ms$", lines[1]);
         Assert.Equal([$"    port {ports[0]} -> 127.0.0.1:{target.Port}", $"    api.example.com -> 127.0.0.1:{target.Port}"], lines.Skip(2).Take(2));
-        Assert.Matches($@"^client, process \d+: connected with ws://{address}/, v2, 1 connections, 3000 kB to targets, 3000 kB from them, round trip [\d.]+ ms$", lines[4]);
+        Assert.Matches($@"^client, process \d+: connected with ws://{address}/, v2, 1 connection, 3000 kB to targets, 3000 kB from them, round trip [\d.]+ ms$", lines[4]);
         Assert.Equal([$"  port {ports[0]} -> 127.0.0.1:{target.Port}", $"  api.example.com -> 127.0.0.1:{target.Port}"], lines.Skip(5));
 
         // Another client is refused the port, which is held by the first; a third finds no server.
@@ -104,14 +104,17 @@ public sealed class StatusTests : IDisposable
     }
 
     [Fact]
-    public async Task The_folder_of_the_socket_is_its_owners_alone()
+    public async Task The_folder_of_the_socket_is_its_owners_alone_and_a_client_is_told_by_its_address()
     {
         var state = Path.Combine(_folder, "state");
-        await using var server = VTunnelProgram.Start(["server", "--host", "127.0.0.1", "--port", "0", "--state-dir", state]);
-        await server.ListeningAsync();
+        await using var server = VTunnelProgram.Start(["server", "--port", "0", "--state-dir", state]);
+        var address = (await server.ListeningAsync()).Replace("[::]", "127.0.0.1", StringComparison.Ordinal);
+        await using var client = Start("client", "--server", $"ws://{address}/", "--forward", $"{FreePorts.Next()}=127.0.0.1:1");
         using var clock = new PeriodicTimer(TimeSpan.FromMilliseconds(20));
         using var deadline = new CancellationTokenSource(TestTimeouts.Long);
-        while ((await VTunnelProgram.RunAsync("status", "--state-dir", state)).ExitCode != ExitCodes.Success)
+
+        // An address of IPv4 looks like one, although the socket is one for both.
+        while (!(await VTunnelProgram.RunAsync("status", "--state-dir", state)).Output.Contains("session-1 from 127.0.0.1:", StringComparison.Ordinal))
             await clock.WaitForNextTickAsync(deadline.Token);
         if (OperatingSystem.IsWindows())
             return;

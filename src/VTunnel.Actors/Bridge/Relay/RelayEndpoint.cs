@@ -8,6 +8,7 @@ using Microsoft.Extensions.Logging;
 using VTunnel.Bridge.Identity;
 using VTunnel.Bridge.State;
 using VTunnel.Bridge.Wire;
+using VTunnel.Carriers;
 using VTunnel.Diagnostics;
 
 namespace VTunnel.Bridge.Relay;
@@ -78,7 +79,7 @@ internal sealed class RelayEndpoint : IDisposable
 
         DisableRateLimits(context);
         var isControl = admission.Kind == AdmissionKind.Publish;
-        var remote = $"{context.Connection.RemoteIpAddress}:{context.Connection.RemotePort}";
+        var remote = WebSocketCarrier.RemoteNameOf(context.Connection.RemoteIpAddress, context.Connection.RemotePort);
         var accept = new WebSocketAcceptContext { SubProtocol = RelayDialer.SubProtocol, KeepAliveInterval = isControl ? RelayDialer.DefaultControlKeepAlive : TimeSpan.Zero };
         if (isControl)
             accept.KeepAliveTimeout = RelayDialer.DefaultControlKeepAlive;
