@@ -20,6 +20,7 @@ namespace VTunnel.EndToEnd.Tests.Proxy;
 public sealed class ToolsTests : IDisposable
 {
     private readonly TempDirectory _folder = new();
+    private readonly TaskCompletionSource _isShown = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TestCertificates _certificates = new("git.test", "registry.test", "page.test");
 
     public void Dispose()
@@ -210,23 +211,31 @@ public sealed class ToolsTests : IDisposable
                 proxy.InterceptionAuthority = X509Certificate2.CreateFromPemFile(authority, authority);
         });
 
+        // The page is printed when it has loaded, and it has not before its image is there, which the site gives when the page has its message.
         // The browser has a certificate store of its own, which a test cannot easily fill; git, npm, pip and curl do check here.
         var page = await RunAsync(pair, "chromium",
         [
             "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--ignore-certificate-errors", "--disable-background-networking",
-            $"--user-data-dir={_folder.File("chromium")}", $"--proxy-server={pair.Url}", "--virtual-time-budget=20000", "--dump-dom", "https://page.test/",
+            $"--user-data-dir={_folder.File("chromium")}", $"--proxy-server={pair.Url}", "--dump-dom", "https://page.test/",
         ]);
         Assert.Contains("<p id=\"parts\">40</p>", page.StandardOutput, StringComparison.Ordinal);
         Assert.Contains("<p id=\"socket\">hello</p>", page.StandardOutput, StringComparison.Ordinal);
     }
 
-    private static async Task ServePageAsync(HttpContext context)
+    private async Task ServePageAsync(HttpContext context)
     {
         if (context.WebSockets.IsWebSocketRequest)
         {
             using var socket = await context.WebSockets.AcceptWebSocketAsync();
             await socket.SendAsync("hello"u8.ToArray(), WebSocketMessageType.Text, true, CancellationToken.None);
             await socket.ReceiveAsync(new byte[1], CancellationToken.None);
+            _isShown.TrySetResult();
+            return;
+        }
+
+        if (context.Request.Path == "/shown")
+        {
+            await _isShown.Task.WaitAsync(TestTimeouts.Step, context.RequestAborted);
             return;
         }
 
@@ -246,6 +255,7 @@ public sealed class ToolsTests : IDisposable
               const socket = new WebSocket('wss://page.test/socket');
               socket.onmessage = e => { document.getElementById('socket').textContent = e.data; socket.close(); };
             </script>
+            <img src="/shown">
             """);
     }
 
