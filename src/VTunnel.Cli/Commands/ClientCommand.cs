@@ -8,8 +8,6 @@ using VTunnel.Cli.Syntax;
 using VTunnel.Hosting;
 using VTunnel.Options;
 using VTunnel.Routing;
-using VTunnel.Sessions;
-using VTunnel.Supervision;
 
 namespace VTunnel.Cli.Commands;
 
@@ -89,7 +87,7 @@ internal static partial class ClientCommand
         await using (var client = TunnelClient.Create(options with { Forwards = [] }, loggers))
         {
             await using var socket = await TunnelSocket.StartAsync(
-                folder, TunnelSocket.Client, async () => new RunningClient(Environment.ProcessId, WithAll(await client.GetStatusAsync(), options.Forwards)), logger);
+                folder, TunnelSocket.Client, async () => new RunningClient(Environment.ProcessId, await client.GetStatusAsync()), logger);
             exitCode = await ForwardAsync(client, options, logger, interrupts.Stopping);
 
             // It may be asked while it lets connections finish.
@@ -105,8 +103,8 @@ internal static partial class ClientCommand
     {
         try
         {
-            await client.ConnectAsync(stopping);
-            await Task.WhenAll(options.Forwards.Select(rule => ListenAsync(client, rule, options.AutoReconnect, stopping)));
+            // All at once: the client knows its forwards from the beginning, also where it does not connect for long.
+            await Task.WhenAll([client.ConnectAsync(stopping), .. options.Forwards.Select(rule => ListenAsync(client, rule, options.AutoReconnect, stopping))]);
             await client.Completion.WaitAsync(stopping);
             return ExitCodes.Success;
         }
@@ -125,15 +123,6 @@ internal static partial class ClientCommand
             return e.Code is ConnectError.Unauthorized or ConnectError.Forbidden ? ExitCodes.AccessRefused : ExitCodes.CannotConnect;
         }
     }
-
-    /// <summary>The client learns of its forwards when it has connected for the first time.</summary>
-    private static TunnelClientProtocol.ClientStatus WithAll(TunnelClientProtocol.ClientStatus status, IReadOnlyList<ForwardRule> rules) => status.Session is not null || status.Forwards.Count > 0
-        ? status
-        : status with
-        {
-            Forwards = [.. rules.Select(rule => new SessionProtocol.ForwardStatus(
-                rule.Domain is null ? rule.RemotePort : null, rule.Domain?.ToString(), rule.Target.ToString(), false, "the client is not connected"))],
-        };
 
     private static async Task ListenAsync(TunnelClient client, ForwardRule rule, bool keepTrying, CancellationToken stopping)
     {
