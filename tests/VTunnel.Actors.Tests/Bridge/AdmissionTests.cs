@@ -4,6 +4,7 @@ using System.Net.Sockets;
 using System.Net.WebSockets;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
+using VTunnel.Actors.Tests.Hosting;
 using VTunnel.Bridge.Identity;
 using VTunnel.Bridge.Relay;
 using VTunnel.Bridge.State;
@@ -677,11 +678,5 @@ public sealed class AdmissionTests
 
     private static Task WaitUntilAsync(Func<bool> condition) => WaitUntilAsync(() => Task.FromResult(condition()));
 
-    private static async Task WaitUntilAsync(Func<Task<bool>> condition)
-    {
-        using var clock = new PeriodicTimer(TimeSpan.FromMilliseconds(20));
-        using var deadline = new CancellationTokenSource(TestTimeouts.Step);
-        while (!await condition())
-            await clock.WaitForNextTickAsync(deadline.Token);
-    }
+    private static Task WaitUntilAsync(Func<Task<bool>> condition) => Ticks.UntilAsync(condition);
 }

@@ -28,13 +28,6 @@ public sealed class StatusTests : IAsyncLifetime
     private static async Task<HealthReportEntry> CheckAsync(IServiceProvider services) =>
         Assert.Single((await services.GetRequiredService<HealthCheckService>().CheckHealthAsync().WaitAsync(TestTimeouts.Long)).Entries).Value;
 
-    private static async Task WaitUntilAsync(Func<Task<bool>> condition)
-    {
-        using var deadline = new CancellationTokenSource(TestTimeouts.Long);
-        while (!await condition())
-            await Ticks.NextAsync().WaitAsync(deadline.Token);
-    }
-
     [Theory]
     [InlineData(ProtocolPreference.V1, "v1")]
     [InlineData(ProtocolPreference.V2, "v2")]
@@ -64,15 +57,15 @@ public sealed class StatusTests : IAsyncLifetime
         Assert.Equal((1, null), (client.Session!.Streams, client.Session.Identity));
 
         // Counted where it was written or read, so the last of it may be a moment later than its echo.
-        await WaitUntilAsync(async () =>
+        await Ticks.UntilAsync(async () =>
             Assert.Single((await StatusOf(pair.Server)).Sessions) is { BytesIn: 100_000, BytesOut: 100_000 }
             && (await pair.Client.GetStatusAsync()).Session is { BytesIn: 100_000, BytesOut: 100_000 });
 
         visitor.Close();
-        await WaitUntilAsync(async () => Assert.Single((await StatusOf(pair.Server)).Sessions).Streams == 0
+        await Ticks.UntilAsync(async () => Assert.Single((await StatusOf(pair.Server)).Sessions).Streams == 0
             && (await pair.Client.GetStatusAsync()).Session is { Streams: 0 });
         await pair.Client.DisposeAsync();
-        await WaitUntilAsync(async () => (await StatusOf(pair.Server)).Sessions.Count == 0);
+        await Ticks.UntilAsync(async () => (await StatusOf(pair.Server)).Sessions.Count == 0);
         var stopped = await pair.Client.GetStatusAsync();
         Assert.Equal((TunnelClientState.Stopped, false, "the client was stopped"), (stopped.State, stopped.IsConnected, stopped.Problem));
     }
@@ -88,11 +81,11 @@ public sealed class StatusTests : IAsyncLifetime
         Assert.Equal((port, false, "the client is not connected"), (before.Port, before.IsOpen, before.Problem));
 
         await client.ConnectAsync().WaitAsync(TestTimeouts.Long);
-        await WaitUntilAsync(async () => Assert.Single((await client.GetStatusAsync()).Forwards).Problem?.Contains("is held by", StringComparison.Ordinal) == true);
+        await Ticks.UntilAsync(async () => Assert.Single((await client.GetStatusAsync()).Forwards).Problem?.Contains("is held by", StringComparison.Ordinal) == true);
         Assert.True((await client.GetStatusAsync()).IsConnected);
         await holder.Client.DisposeAsync();
         await client.ListenAsync(rule).WaitAsync(TestTimeouts.Long);
-        await WaitUntilAsync(async () => Assert.Single((await client.GetStatusAsync()).Forwards) is { IsOpen: true, Problem: null });
+        await Ticks.UntilAsync(async () => Assert.Single((await client.GetStatusAsync()).Forwards) is { IsOpen: true, Problem: null });
     }
 
     [Fact]
@@ -120,7 +113,7 @@ public sealed class StatusTests : IAsyncLifetime
         using var visitor = await Payload.ConnectAsync(port);
         await Payload.EchoAsync(visitor.GetStream(), 10);
         var stopping = pair.Client.DisposeAsync();
-        await WaitUntilAsync(async () => (await pair.Client.GetStatusAsync()) is { IsConnected: true, Session.Streams: 1, Forwards: [{ IsOpen: false }] });
+        await Ticks.UntilAsync(async () => (await pair.Client.GetStatusAsync()) is { IsConnected: true, Session.Streams: 1, Forwards: [{ IsOpen: false }] });
         visitor.Close();
         await stopping.AsTask().WaitAsync(TestTimeouts.Long);
         Assert.Equal(TunnelClientState.Stopped, (await pair.Client.GetStatusAsync()).State);
@@ -138,15 +131,15 @@ public sealed class StatusTests : IAsyncLifetime
         proxy.RefusesConnections = true;
         await proxy.CutAsync(ProxyCut.Reset);
 
-        await WaitUntilAsync(async () => await pair.Client.GetStatusAsync() is { IsConnected: false, Problem: not null, Session.IsConnected: false });
+        await Ticks.UntilAsync(async () => await pair.Client.GetStatusAsync() is { IsConnected: false, Problem: not null, Session.IsConnected: false });
         Assert.True(Assert.Single((await pair.Client.GetStatusAsync()).Forwards).IsOpen);
-        await WaitUntilAsync(async () => Assert.Single((await StatusOf(pair.Server)).Sessions) is { IsConnected: false });
+        await Ticks.UntilAsync(async () => Assert.Single((await StatusOf(pair.Server)).Sessions) is { IsConnected: false });
         var forward = Assert.Single(Assert.Single((await StatusOf(pair.Server)).Sessions).Forwards);
         Assert.Equal((port, true), (forward.Port, forward.IsOpen));
 
         proxy.RefusesConnections = false;
-        await WaitUntilAsync(async () => await pair.Client.GetStatusAsync() is { IsConnected: true, Problem: null });
-        await WaitUntilAsync(async () => Assert.Single((await StatusOf(pair.Server)).Sessions) is { IsConnected: true });
+        await Ticks.UntilAsync(async () => await pair.Client.GetStatusAsync() is { IsConnected: true, Problem: null });
+        await Ticks.UntilAsync(async () => Assert.Single((await StatusOf(pair.Server)).Sessions) is { IsConnected: true });
     }
 
     [Fact]
@@ -173,11 +166,11 @@ public sealed class StatusTests : IAsyncLifetime
         Assert.Equal((HealthStatus.Unhealthy, true), (idle.Status, idle.Description!.StartsWith("not connected with ws://127.0.0.1:", StringComparison.Ordinal)));
 
         await host.StartAsync();
-        await WaitUntilAsync(async () => (await CheckAsync(host.Services)) is { Status: HealthStatus.Degraded, Description: { } text }
+        await Ticks.UntilAsync(async () => (await CheckAsync(host.Services)) is { Status: HealthStatus.Degraded, Description: { } text }
             && text.StartsWith($"port {port} is not open: port {port} is held by", StringComparison.Ordinal));
         await holder.DisposeAsync();
         await host.Services.GetRequiredService<TunnelClient>().ListenAsync(rule).WaitAsync(TestTimeouts.Long);
-        await WaitUntilAsync(async () => (await CheckAsync(host.Services)).Status == HealthStatus.Healthy);
+        await Ticks.UntilAsync(async () => (await CheckAsync(host.Services)).Status == HealthStatus.Healthy);
         var data = (await CheckAsync(server.Services)).Data;
         Assert.Equal((1, 1, 0), (data["sessions"], data["forwards"], data["streams"]));
 
@@ -185,7 +178,7 @@ public sealed class StatusTests : IAsyncLifetime
         using var visitor = await Payload.ConnectAsync(port);
         await Payload.EchoAsync(visitor.GetStream(), 10);
         var stopping = server.StopAsync();
-        await WaitUntilAsync(async () => (await CheckAsync(server.Services)) is { Status: HealthStatus.Unhealthy, Description: "the server is shutting down" });
+        await Ticks.UntilAsync(async () => (await CheckAsync(server.Services)) is { Status: HealthStatus.Unhealthy, Description: "the server is shutting down" });
         visitor.Close();
         await stopping.WaitAsync(TestTimeouts.Long);
         await host.StopAsync();
