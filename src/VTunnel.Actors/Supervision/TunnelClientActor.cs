@@ -390,8 +390,10 @@ public sealed class TunnelClientActor : ReconnectingActor
     private void Finish(string reason, TunnelConnectException? failure)
     {
         _failure = failure ?? new TunnelConnectException(ConnectError.Stopped, "the client was stopped");
-        ChangeState(TunnelClientState.Stopped, reason, failure);
+
+        // Before anybody is told: what they log of it comes after.
         Logger.ClientStopped(reason);
+        ChangeState(TunnelClientState.Stopped, reason, failure);
         var failed = new TunnelClientProtocol.Failed(_failure);
         foreach (var asker in _connectAskers.Concat(_listenAskers.Values.SelectMany(askers => askers)))
             asker.Tell(failed);

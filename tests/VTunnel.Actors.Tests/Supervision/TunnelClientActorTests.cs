@@ -175,6 +175,28 @@ public sealed class TunnelClientActorTests : VirtualTimeKit
     }
 
     [Fact]
+    public void Its_end_is_in_the_log_before_anybody_is_told_and_logs_of_it_as_well()
+    {
+        var log = new ListLogger();
+        IReadOnlyList<string>? atEnd = null;
+        Action<TunnelClientProtocol.StateChanged> see = change =>
+            atEnd = change.State == TunnelClientState.Stopped ? [.. log.Lines.Select(line => line.Text)] : null;
+        var observer = Sys.ActorOf(Props.Create(() => new InTell<TunnelClientProtocol.StateChanged>(see)).WithDispatcher(CallingThreadDispatcher.Id));
+        var client = Sys.ActorOf(TunnelClientActor.Props(
+            Options(autoReconnect: false), _connector, _dialer, TunnelExtensions.None, TunnelMetrics.Shared, observer, () => _random, log));
+        client.Tell(TunnelClientProtocol.Connect.Instance, TestActor);
+        _connector.Next().Fail(ConnectError.Unreachable, "nobody is there");
+        ExpectMsg<TunnelClientProtocol.Failed>();
+        Assert.Equal("Client stopped: nobody is there", atEnd![^1]);
+    }
+
+    /// <summary>With the dispatcher of the calling thread it sees each message while the sender still tells it.</summary>
+    private sealed class InTell<T> : ReceiveActor
+    {
+        public InTell(Action<T> see) => Receive(see);
+    }
+
+    [Fact]
     public void Without_reconnecting_a_lost_connection_is_the_end()
     {
         var (client, pair) = StartConnected(Options(autoReconnect: false));
