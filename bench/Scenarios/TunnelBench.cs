@@ -305,31 +305,38 @@ internal sealed class TunnelBench : IDisposable
             beside.MegabytesPerSecond / ((before.MegabytesPerSecond + after.MegabytesPerSecond) / 2));
     }
 
-    /// <summary>Programs of their own, all at once: their times of rest are the longest part of it.</summary>
+    /// <summary>Programs of their own: one after the other for what a start takes, since one that has just started is still busy, then all at once.</summary>
     private void StartAndIdle(Candidate running, int round)
     {
         if (running is not DirectCandidate)
             return;
+        var ofThePlan = _candidates.Where(candidate => candidate is FloorCandidate or TunnelCandidate).ToList();
+        foreach (var candidate in ofThePlan)
+        {
+            using var started = Fresh(candidate);
+            Add("idle", "start", started, "time-to-listen", "ms", round, started.TimeToListen!.Value.TotalMilliseconds);
+            if (started is TunnelCandidate tunnel)
+                Add("idle", "start", tunnel, "client-time-to-first-byte", "ms", round, tunnel.ClientTimeToFirstByte.TotalMilliseconds);
+        }
+
+        // Memory differs by a hundredth from round to round, and takes its time to come to rest: once is enough.
+        if (round != 0)
+            return;
         var fresh = new List<Candidate>();
         try
         {
-            foreach (var candidate in _candidates.Where(candidate => candidate is FloorCandidate or TunnelCandidate))
-            {
-                fresh.Add(candidate is TunnelCandidate ? new TunnelCandidate(_plan.Program, candidate.Name, _target.Port) : new FloorCandidate(_target));
-                Add("idle", "start", fresh[^1], "time-to-listen", "ms", round, fresh[^1].TimeToListen!.Value.TotalMilliseconds);
-                if (fresh[^1] is TunnelCandidate tunnel)
-                    Add("idle", "start", tunnel, "client-time-to-first-byte", "ms", round, tunnel.ClientTimeToFirstByte.TotalMilliseconds);
-            }
-
-            // Memory differs by a hundredth from round to round, and takes its time to come to rest: once is enough.
-            if (round == 0)
-                Resident(fresh, round);
+            foreach (var candidate in ofThePlan)
+                fresh.Add(Fresh(candidate));
+            Resident(fresh, round);
         }
         finally
         {
             foreach (var candidate in fresh)
                 candidate.Dispose();
         }
+
+        Candidate Fresh(Candidate like) =>
+            like is TunnelCandidate ? new TunnelCandidate(_plan.Program, like.Name, _target.Port) : new FloorCandidate(_target);
     }
 
     private void Resident(List<Candidate> fresh, int round)
