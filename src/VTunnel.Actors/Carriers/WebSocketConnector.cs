@@ -3,6 +3,7 @@ using System.Net.Http.Headers;
 using System.Net.Security;
 using System.Net.Sockets;
 using System.Net.WebSockets;
+using VTunnel.Endpoints;
 using VTunnel.Options;
 using VTunnel.Tls;
 
@@ -25,6 +26,7 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
         _invoker = new HttpMessageInvoker(new SocketsHttpHandler
         {
             ConnectTimeout = options.ConnectTimeout,
+            ConnectCallback = SocketSettings.ConnectAsync,
             SslOptions = CreateTlsOptions(options.ServerTls),
             UseCookies = false,
         });

@@ -22,7 +22,7 @@ public sealed class DuplexStreamEndpoint : StreamEndpoint
         ArgumentNullException.ThrowIfNull(socket);
         _stream = stream;
         _socket = socket;
-        _socket.NoDelay = true;
+        SocketSettings.Apply(socket);
     }
 
     /// <inheritdoc />

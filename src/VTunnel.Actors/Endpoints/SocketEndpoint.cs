@@ -14,7 +14,7 @@ public sealed class SocketEndpoint : StreamEndpoint
     {
         ArgumentNullException.ThrowIfNull(socket);
         _socket = socket;
-        _socket.NoDelay = true;
+        SocketSettings.Apply(socket);
     }
 
     /// <inheritdoc />

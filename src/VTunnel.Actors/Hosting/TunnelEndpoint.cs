@@ -1,6 +1,7 @@
 using System.Net.Http.Headers;
 using Akka.Actor;
 using Akka.Hosting;
+using Microsoft.AspNetCore.Connections.Features;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.Features;
 using Microsoft.AspNetCore.Server.Kestrel.Core.Features;
@@ -8,6 +9,7 @@ using Microsoft.Extensions.Logging;
 using VTunnel.Access;
 using VTunnel.Carriers;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
 using VTunnel.Options;
 using VTunnel.Supervision;
 
@@ -90,6 +92,8 @@ internal sealed class TunnelEndpoint
         {
             var server = await _server.GetAsync(context.RequestAborted).ConfigureAwait(false);
             DisableRateLimits(context);
+            if (context.Features.Get<IConnectionSocketFeature>() is { } connection)
+                SocketSettings.Apply(connection.Socket);
             var socket = await context.WebSockets
                 .AcceptWebSocketAsync(new WebSocketAcceptContext { SubProtocol = speaksV2 ? TunnelSubProtocol.V2 : null })
                 .ConfigureAwait(false);

@@ -3,6 +3,7 @@ using System.Net.Sockets;
 using Akka.Actor;
 using Microsoft.Extensions.Logging;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
 
 namespace VTunnel.Listeners;
 
@@ -109,6 +110,7 @@ internal sealed class PortListenerActor : UntypedActor, IWithTimers
         {
             socket = new Socket(_address.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
             socket.Bind(new IPEndPoint(_address, _port));
+            SocketSettings.ApplyToListener(socket);
             socket.Listen(Backlog);
         }
         catch (SocketException e)

@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using Microsoft.AspNetCore.Http;
+using VTunnel.Endpoints;
 using VTunnel.Options;
 using VTunnel.Routing;
 using VTunnel.Web;
@@ -83,10 +84,11 @@ internal sealed class DirectConnector(ProxyOptions options, TimeProvider timePro
         SocketException? last = null;
         foreach (var address in addresses)
         {
-            var socket = new Socket(address.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+            var socket = new Socket(address.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
             try
             {
                 await socket.ConnectAsync(new IPEndPoint(address, port), cancellationToken).ConfigureAwait(false);
+                SocketSettings.Apply(socket);
                 return socket;
             }
             catch (SocketException e)

@@ -3,6 +3,7 @@ using System.Net.Sockets;
 using Akka.Actor;
 using Microsoft.Extensions.Logging;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
 using VTunnel.Options;
 using VTunnel.Sessions;
 using VTunnel.Web;
@@ -78,6 +79,7 @@ public sealed class HttpProxyActor : UntypedActor, IWithTimers
             if (_options.Address.Equals(IPAddress.IPv6Any))
                 _socket.DualMode = true;
             _socket.Bind(new IPEndPoint(_options.Address, _options.Port));
+            SocketSettings.ApplyToListener(_socket);
             _socket.Listen(Backlog);
         }
         catch (SocketException e)

@@ -2,6 +2,7 @@ using System.Net.Http.Headers;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using Akka.Actor;
+using Microsoft.AspNetCore.Connections.Features;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Server.Kestrel.Core.Features;
 using Microsoft.Extensions.Logging;
@@ -10,6 +11,7 @@ using VTunnel.Bridge.State;
 using VTunnel.Bridge.Wire;
 using VTunnel.Carriers;
 using VTunnel.Diagnostics;
+using VTunnel.Endpoints;
 
 namespace VTunnel.Bridge.Relay;
 
@@ -78,6 +80,8 @@ internal sealed class RelayEndpoint : IDisposable
         }
 
         DisableRateLimits(context);
+        if (context.Features.Get<IConnectionSocketFeature>() is { } connection)
+            SocketSettings.Apply(connection.Socket);
         var isControl = admission.Kind == AdmissionKind.Publish;
         var remote = WebSocketCarrier.RemoteNameOf(context.Connection.RemoteIpAddress, context.Connection.RemotePort);
         var accept = new WebSocketAcceptContext { SubProtocol = RelayDialer.SubProtocol, KeepAliveInterval = isControl ? RelayDialer.DefaultControlKeepAlive : TimeSpan.Zero };

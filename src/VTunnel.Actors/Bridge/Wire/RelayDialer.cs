@@ -8,6 +8,7 @@ using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using VTunnel.Bridge.Identity;
 using VTunnel.Carriers;
+using VTunnel.Endpoints;
 using VTunnel.Options;
 using VTunnel.Tls;
 
@@ -63,6 +64,7 @@ public sealed class RelayDialer : IDisposable
             _invoker = new HttpMessageInvoker(new SocketsHttpHandler
             {
                 ConnectTimeout = timeout,
+                ConnectCallback = SocketSettings.ConnectAsync,
                 SslOptions = new TlsTrust(new TlsTrustOptions { CertificateAuthorityFile = relay.AuthorityFile }, TimeProvider.System).CreateSharedOptions("relay"),
                 UseCookies = false,
                 AllowAutoRedirect = false,

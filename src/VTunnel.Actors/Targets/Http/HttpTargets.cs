@@ -173,7 +173,7 @@ internal sealed class HttpTargets : IHttpApplication<HttpContext>, IAsyncDisposa
         try
         {
             var socket = await _connect(target, cancellationToken).ConfigureAwait(false);
-            socket.NoDelay = true;
+            SocketSettings.Apply(socket);
             return new NetworkStream(socket, ownsSocket: true);
         }
         catch (TargetException e)

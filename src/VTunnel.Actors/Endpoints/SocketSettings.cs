@@ -1,0 +1,79 @@
+using System.Net;
+using System.Net.Http;
+using System.Net.Sockets;
+
+namespace VTunnel.Endpoints;
+
+/// <summary>What is set on every TCP connection of a tunnel, whoever opened it.</summary>
+internal static class SocketSettings
+{
+    /// <summary>From Linux' tcp.h; .NET has no names for them.</summary>
+    private const int TcpLevel = 6;
+    private const int CongestionControl = 13;
+    private const int MaxNameBytes = 16;
+
+    /// <summary>
+    /// Small writes leave at once. And where both ends are on this machine, nothing is paced: BBR, which many servers have as
+    /// their default, spreads what it sends over time by timers, which loopback pays for with more than half of its rate
+    /// (docs/performance.md). Any user may choose Reno.
+    /// </summary>
+    /// <param name="socket">Connected.</param>
+    public static void Apply(Socket socket)
+    {
+        try
+        {
+            socket.NoDelay = true;
+
+            // Who connects to an address of this machine has that address himself.
+            if (socket.RemoteEndPoint is IPEndPoint remote && (IsLoopback(remote.Address) || remote.Address.Equals((socket.LocalEndPoint as IPEndPoint)?.Address)))
+                StopPacing(socket);
+        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
+        {
+            // It is gone already, which whoever uses it next will find.
+        }
+    }
+
+    /// <summary>The same for all that will be accepted, where that can be told by the address.</summary>
+    /// <param name="socket">Bound.</param>
+    public static void ApplyToListener(Socket socket)
+    {
+        if (socket.LocalEndPoint is IPEndPoint local && IsLoopback(local.Address))
+            StopPacing(socket);
+    }
+
+    /// <summary>Connects as <see cref="SocketsHttpHandler"/> does by itself, with these settings.</summary>
+    public static async ValueTask<Stream> ConnectAsync(SocketsHttpConnectionContext context, CancellationToken cancellationToken)
+    {
+        var socket = new Socket(SocketType.Stream, ProtocolType.Tcp);
+        try
+        {
+            await socket.ConnectAsync(context.DnsEndPoint, cancellationToken).ConfigureAwait(false);
+            Apply(socket);
+            return new NetworkStream(socket, ownsSocket: true);
+        }
+        catch
+        {
+            socket.Dispose();
+            throw;
+        }
+    }
+
+    private static bool IsLoopback(IPAddress address) => IPAddress.IsLoopback(address.IsIPv4MappedToIPv6 ? address.MapToIPv4() : address);
+
+    private static void StopPacing(Socket socket)
+    {
+        if (!OperatingSystem.IsLinux())
+            return;
+        try
+        {
+            Span<byte> name = stackalloc byte[MaxNameBytes];
+            if (name[..socket.GetRawSocketOption(TcpLevel, CongestionControl, name)].StartsWith("bbr"u8))
+                socket.SetRawSocketOption(TcpLevel, CongestionControl, "reno"u8);
+        }
+        catch (SocketException)
+        {
+            // A kernel without the choice is merely slower.
+        }
+    }
+}
