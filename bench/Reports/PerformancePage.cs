@@ -46,7 +46,7 @@ internal static class PerformancePage
     private static void AppendHead(StringBuilder text, BenchResult result)
     {
         var machine = result.Machine;
-        text.AppendLine(CultureInfo.InvariantCulture, $"Measured {result.Started[..10]} on {machine.Cores} cores of {machine.Processor}, {machine.MemoryBytes / (1 << 30)} GiB, {machine.System} ({machine.Kernel}), {machine.Runtime}.");
+        text.AppendLine(CultureInfo.InvariantCulture, $"Measured {result.Started[..10]} on {machine.Cores} cores of {machine.Processor}, {machine.MemoryBytes / (1 << 30)} GiB, {machine.System} ({machine.Kernel}), TCP by {machine.CongestionControl}, {machine.Runtime}.");
         text.AppendLine(CultureInfo.InvariantCulture, $"Program: {result.Program.Version}, {(result.Program.IsReadyToRun ? "compiled ahead of time (ReadyToRun) as published" : "compiled at run time")}.");
         text.AppendLine(CultureInfo.InvariantCulture, $"Arguments: `{(result.Arguments.Count == 0 ? "none" : string.Join(' ', result.Arguments))}`. {result.Rounds} rounds, {Numbers.Short(result.WindowSeconds)} s for each measurement, {result.Seconds:0} s in all.\n");
     }

@@ -30,7 +30,7 @@ internal sealed record BenchResult(
 }
 
 /// <summary>The machine of a run.</summary>
-internal sealed record MachineInfo(string Processor, int Cores, long MemoryBytes, string System, string Kernel, string Runtime);
+internal sealed record MachineInfo(string Processor, int Cores, long MemoryBytes, string System, string Kernel, string Runtime, string CongestionControl);
 
 /// <summary>The program of a run.</summary>
 /// <param name="File">Its file.</param>

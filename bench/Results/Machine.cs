@@ -6,13 +6,17 @@ namespace VTunnel.Bench.Results;
 /// <summary>Finds out what a run ran on.</summary>
 internal static class Machine
 {
+    /// <summary>What paces, or does not, what sockets send that choose nothing themselves.</summary>
+    private const string CongestionControl = "/proc/sys/net/ipv4/tcp_congestion_control";
+
     public static MachineInfo Describe() => new(
         Field("/proc/cpuinfo", "model name") ?? RuntimeInformation.ProcessArchitecture.ToString(),
         Environment.ProcessorCount,
         GC.GetGCMemoryInfo().TotalAvailableMemoryBytes,
         Field("/etc/os-release", "PRETTY_NAME")?.Trim('"') ?? RuntimeInformation.OSDescription,
         RuntimeInformation.OSDescription,
-        RuntimeInformation.FrameworkDescription);
+        RuntimeInformation.FrameworkDescription,
+        File.Exists(CongestionControl) ? File.ReadAllText(CongestionControl).Trim() : "");
 
     public static ProgramInfo Describe(string program)
     {

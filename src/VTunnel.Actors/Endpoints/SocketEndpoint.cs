@@ -6,7 +6,11 @@ namespace VTunnel.Endpoints;
 /// <summary>A TCP socket as the end of a stream.</summary>
 public sealed class SocketEndpoint : StreamEndpoint
 {
+    /// <summary>Who sends this much at once sends bulk.</summary>
+    private const int BulkBytes = 32 * 1024;
+
     private readonly Socket _socket;
+    private bool _sendsBulk;
     private int _disposed;
 
     /// <summary>Takes ownership of a connected socket.</summary>
@@ -14,7 +18,7 @@ public sealed class SocketEndpoint : StreamEndpoint
     {
         ArgumentNullException.ThrowIfNull(socket);
         _socket = socket;
-        SocketSettings.Apply(socket);
+        SocketSettings.SendAtOnce(socket);
     }
 
     /// <inheritdoc />
@@ -37,7 +41,16 @@ public sealed class SocketEndpoint : StreamEndpoint
     public override ValueTask<int> ReceiveAsync(Memory<byte> buffer) => _socket.ReceiveAsync(buffer, SocketFlags.None);
 
     /// <inheritdoc />
-    public override ValueTask SendAsync(ReadOnlyMemory<byte> buffer) => SocketSend.SendAsync(_socket, buffer);
+    public override ValueTask SendAsync(ReadOnlyMemory<byte> buffer)
+    {
+        if (!_sendsBulk && buffer.Length >= BulkBytes)
+        {
+            _sendsBulk = true;
+            SocketSettings.StopPacingLocally(_socket);
+        }
+
+        return SocketSend.SendAsync(_socket, buffer);
+    }
 
     /// <inheritdoc />
     public override ValueTask FinishSendingAsync()

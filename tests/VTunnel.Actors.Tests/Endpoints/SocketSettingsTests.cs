@@ -40,6 +40,22 @@ public sealed class SocketSettingsTests
 
     [Theory]
     [MemberData(nameof(Algorithms))]
+    public async Task A_stream_is_not_paced_any_more_once_it_sends_bulk(string algorithm)
+    {
+        using var listener = Listen(IPAddress.Loopback);
+        var near = await ConnectAsync(listener);
+        using var far = await listener.AcceptAsync();
+        Choose(near, algorithm);
+        using var endpoint = new SocketEndpoint(near);
+        Assert.True(near.NoDelay);
+        await endpoint.SendAsync(new byte[1024]);
+        Assert.Equal(algorithm, AlgorithmOf(near));
+        await endpoint.SendAsync(new byte[64 * 1024]);
+        Assert.Equal(algorithm == "bbr" ? "reno" : algorithm, AlgorithmOf(near));
+    }
+
+    [Theory]
+    [MemberData(nameof(Algorithms))]
     public async Task What_a_listener_on_loopback_accepts_has_it_from_the_listener(string algorithm)
     {
         using var listener = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
