@@ -42,8 +42,7 @@ internal static class SocketSettings
     {
         try
         {
-            // Who connects to an address of this machine has that address himself.
-            if (socket.RemoteEndPoint is IPEndPoint remote && (IsLoopback(remote.Address) || remote.Address.Equals((socket.LocalEndPoint as IPEndPoint)?.Address)))
+            if (socket.RemoteEndPoint is IPEndPoint remote && socket.LocalEndPoint is IPEndPoint local && IsLocal(remote.Address, local.Address))
                 StopPacing(socket);
         }
         catch (Exception e) when (e is SocketException or ObjectDisposedException)
@@ -76,6 +75,9 @@ internal static class SocketSettings
             throw;
         }
     }
+
+    /// <summary>Who connects to an address of this machine has that address himself.</summary>
+    internal static bool IsLocal(IPAddress remote, IPAddress local) => IsLoopback(remote) || remote.Equals(local);
 
     private static bool IsLoopback(IPAddress address) => IPAddress.IsLoopback(address.IsIPv4MappedToIPv6 ? address.MapToIPv4() : address);
 
