@@ -505,10 +505,26 @@ internal sealed class ServerSessionActor : SessionActor
         ReportRoutes();
     }
 
+    private protected override void OnEnding()
+    {
+        foreach (var (number, port) in _ports.Where(port => port.Value.IsOpen))
+        {
+            if (port.Listener is not null)
+                Context.Stop(port.Listener);
+            port.Listener = null;
+            TellClosed(number, port);
+        }
+    }
+
     private void CloseListener(int number, Port port)
     {
         if (port.Domain is null)
             Context.Parent.Tell(new SessionProtocol.ReleasePort(number));
+        TellClosed(number, port);
+    }
+
+    private void TellClosed(int number, Port port)
+    {
         if (!port.IsOpen)
             return;
         port.IsOpen = false;

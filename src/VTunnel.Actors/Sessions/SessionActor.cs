@@ -297,8 +297,14 @@ internal abstract class SessionActor : UntypedActor, IWithTimers
             Context.Stop(Self);
     }
 
+    /// <summary>What is over before the session is said to be, for those who watch both.</summary>
+    private protected virtual void OnEnding()
+    {
+    }
+
     private void LogEnd(string reason)
     {
+        OnEnding();
         Session.Metrics.SessionEnded();
         Logger.SessionDown(Session.Name, Age, reason);
         Context.System.EventStream.Publish(new TunnelEvents.SessionEnded(Session.Name, Session.Wire.RemoteName, reason, Age) { Role = Role });
