@@ -2,6 +2,7 @@ using System.Text;
 using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Control;
 using VTunnel.Protocol.Errors;
+using VTunnel.Protocol.Framing;
 using VTunnel.Protocol.Link;
 using VTunnel.Protocol.Multiplexing;
 using VTunnel.Protocol.Mux;
@@ -21,6 +22,7 @@ public static class FuzzTargets
     public static IReadOnlyDictionary<string, Action<byte[]>> All { get; } = new SortedDictionary<string, Action<byte[]>>(StringComparer.Ordinal)
     {
         ["v1-message"] = Balanced(V1Messages),
+        ["websocket-frames"] = Balanced(WebSocketFrames),
         ["link-record"] = Balanced(LinkRecords),
         ["link-hello"] = Balanced(LinkHellos),
         ["mux-frames"] = Balanced(MuxFrames),
@@ -114,6 +116,71 @@ public static class FuzzTargets
         reader.Clear();
         return read.ToString();
     });
+
+    /// <summary>The first byte says whose frames the others are: a client's where it is odd.</summary>
+    private static void WebSocketFrames(byte[] input)
+    {
+        if (input.Length > 0)
+            RequireSameInPieces(input[1..], cut => ReadWebSocketFrames(input[0] % 2 == 1, input.AsMemory(1), cut));
+    }
+
+    private static string ReadWebSocketFrames(bool fromClient, ReadOnlyMemory<byte> input, int cut)
+    {
+        var read = new StringBuilder();
+        var order = new WebSocketFrameOrder(fromClient);
+        var arrived = Math.Min(cut, input.Length);
+        var at = 0;
+        while (true)
+        {
+            WebSocketFrameHeader header;
+            int size;
+            string? error;
+            while (!WebSocketFrameHeader.TryRead(input.Span[at..arrived], out header, out size, out error) && error is null && arrived < input.Length)
+                arrived += Math.Min(cut, input.Length - arrived);
+            error ??= size == 0 ? null : order.Accept(header);
+            if (error is not null)
+            {
+                RequirePrintable(error);
+                return read.Append(error).ToString();
+            }
+
+            if (size == 0)
+                return read.Append("incomplete").ToString();
+            RequireSameFromWriter(header, size);
+            at += size;
+            var payload = input[at..].Span[..(int)Math.Min(header.Length, input.Length - at)].ToArray();
+            if (header.MaskKey is { } key)
+                UnmaskInPieces(payload, key, cut);
+            read.Append(header).Append(Convert.ToHexString(payload));
+            if (payload.Length < header.Length)
+                return read.ToString();
+            at += payload.Length;
+            arrived = Math.Max(arrived, at);
+            if (header.Opcode == WebSocketOpcode.Close)
+            {
+                if (!WebSocketGoodbye.TryRead(payload, out var status, out error))
+                    RequirePrintable(error!);
+                return read.Append(status).Append(error).ToString();
+            }
+
+            if (!header.IsControl && header.IsFinal)
+                order.EndMessage();
+        }
+    }
+
+    private static void UnmaskInPieces(Span<byte> payload, uint key, int cut)
+    {
+        for (var at = 0; at < payload.Length; at += Math.Min(cut, payload.Length - at))
+            WebSocketMask.Apply(payload.Slice(at, Math.Min(cut, payload.Length - at)), key, at);
+    }
+
+    private static void RequireSameFromWriter(in WebSocketFrameHeader header, int size)
+    {
+        Require(header.Size <= size, $"a header of {size} bytes was written in {header.Size}");
+        var written = new byte[header.Size];
+        header.Write(written);
+        Require(WebSocketFrameHeader.TryRead(written, out var again, out _, out var error) && again == header, $"read {header}, wrote it, read {again} {error}");
+    }
 
     private static void ControlLines(byte[] input) => RequireSameInPieces(input, cut =>
     {

@@ -1,4 +1,4 @@
-namespace VTunnel.Bridge.Wire;
+namespace VTunnel.Carriers;
 
 /// <summary>Why a connection broke, for people: the system's outermost message often says only that there is an inner one.</summary>
 internal static class Breakage

@@ -26,14 +26,17 @@ public interface ICarrier : IAsyncDisposable
     /// <summary>Receives the next piece of a message. A close frame comes as <see cref="WebSocketMessageType.Close"/>.</summary>
     ValueTask<ValueWebSocketReceiveResult> ReceiveAsync(Memory<byte> buffer);
 
-    /// <summary>Sends one whole message.</summary>
+    /// <summary>
+    /// Sends one whole message. Where it lies 16 bytes or more into an array, the 16 before it are the carrier's while it sends,
+    /// for a header of its own.
+    /// </summary>
     ValueTask SendAsync(ReadOnlyMemory<byte> message, WebSocketMessageType kind);
 
     /// <summary>Asks the far end for a sign of life that shows in <see cref="ReceivedCount"/>, ahead of queued messages.</summary>
     /// <returns>False where the carrier cannot ask; then silence means nothing.</returns>
     ValueTask<bool> PingAsync();
 
-    /// <summary>Says goodbye with a close frame. Call it after the last send completed.</summary>
+    /// <summary>Says goodbye with a close frame; a reason that does not fit into one is cut. Call it after the last send completed.</summary>
     ValueTask CloseAsync(WebSocketCloseStatus status, string reason);
 
     /// <summary>Drops the connection at once, unless both ends have said goodbye. Idempotent; never throws.</summary>

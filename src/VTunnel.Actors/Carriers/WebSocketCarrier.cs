@@ -1,9 +1,10 @@
 using System.Net;
 using System.Net.WebSockets;
+using VTunnel.Protocol.Framing;
 
 namespace VTunnel.Carriers;
 
-/// <summary>A WebSocket as a carrier.</summary>
+/// <summary>A WebSocket of the library as a carrier: for protocol v1, whose far end may be anybody's, and where the stream below cannot be had.</summary>
 public sealed class WebSocketCarrier : ICarrier
 {
     private readonly WebSocket _socket;
@@ -67,7 +68,7 @@ public sealed class WebSocketCarrier : ICarrier
         if (_socket.State == WebSocketState.CloseReceived)
             await _socket.CloseOutputAsync(_socket.CloseStatus ?? status, null, CancellationToken.None).ConfigureAwait(false);
         else if (_socket.State == WebSocketState.Open)
-            await _socket.CloseOutputAsync(status, reason, CancellationToken.None).ConfigureAwait(false);
+            await _socket.CloseOutputAsync(status, WebSocketGoodbye.Shorten(reason), CancellationToken.None).ConfigureAwait(false);
     }
 
     /// <inheritdoc />

@@ -14,7 +14,7 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
 {
     private readonly TunnelClientOptions _options;
     private readonly Uri _uri;
-    private readonly HttpMessageInvoker _invoker;
+    private readonly SocketsHttpHandler _handler;
 
     /// <summary>Reads what it needs from the options, the CA file included.</summary>
     /// <exception cref="TunnelConnectException">The file of trusted certificates cannot be used.</exception>
@@ -23,13 +23,13 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
         ArgumentNullException.ThrowIfNull(options);
         _options = options;
         _uri = ToWebSocketUri(options.Server ?? throw new ArgumentException("Server is required.", nameof(options)));
-        _invoker = new HttpMessageInvoker(new SocketsHttpHandler
+        _handler = new SocketsHttpHandler
         {
             ConnectTimeout = options.ConnectTimeout,
             ConnectCallback = SocketSettings.ConnectAsync,
             SslOptions = CreateTlsOptions(options.ServerTls),
             UseCookies = false,
-        });
+        };
     }
 
     private static SslClientAuthenticationOptions CreateTlsOptions(TlsTrustOptions trust)
@@ -61,6 +61,8 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
         using var deadline = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         deadline.CancelAfter(_options.ConnectTimeout);
         var socket = new ClientWebSocket();
+        var upgrade = new UpgradeHandler(_handler);
+        using var invoker = new HttpMessageInvoker(upgrade, disposeHandler: false);
         try
         {
             socket.Options.KeepAliveInterval = TimeSpan.Zero;
@@ -73,11 +75,12 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
                 socket.Options.AddSubProtocol(TunnelSubProtocol.V2);
             if (_options.Token is { } token)
                 socket.Options.SetRequestHeader("Authorization", new AuthenticationHeaderValue("Bearer", token.Value).ToString());
-            await socket.ConnectAsync(_uri, _invoker, deadline.Token).ConfigureAwait(false);
-            var carrier = new WebSocketCarrier(socket, _uri.Authority);
-            if (_options.Protocol == ProtocolPreference.V2 && !carrier.SpeaksV2)
+            await socket.ConnectAsync(_uri, invoker, deadline.Token).ConfigureAwait(false);
+            if (socket.SubProtocol == TunnelSubProtocol.V2 && upgrade.Stream is { } stream)
+                return new FramedCarrier(socket, stream, isClient: true, _uri.Authority);
+            if (_options.Protocol == ProtocolPreference.V2)
                 throw new TunnelConnectException(ConnectError.Refused, "the server does not speak protocol v2, and nothing else is allowed here");
-            return carrier;
+            return new WebSocketCarrier(socket, _uri.Authority);
         }
         catch (Exception e)
         {
@@ -97,6 +100,8 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
             return new TunnelConnectException(ConnectError.Unauthorized, _options.Token is null ? "the server asks for a token (401)" : "the server does not accept the token (401)", e);
         if (status == HttpStatusCode.Forbidden)
             return new TunnelConnectException(ConnectError.Forbidden, "the server does not admit this client (403)", e);
+        if (status == HttpStatusCode.SwitchingProtocols)
+            return new TunnelConnectException(ConnectError.Refused, $"the server's answer is no upgrade to a WebSocket: {Breakage.Why(e)}", e);
         if (status != 0)
             return new TunnelConnectException(ConnectError.Refused, $"the server answered {(int)status} instead of upgrading to a WebSocket", e);
 
@@ -104,5 +109,45 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
     }
 
     /// <inheritdoc />
-    public void Dispose() => _invoker.Dispose();
+    public void Dispose() => _handler.Dispose();
+
+    /// <summary>Keeps the stream of a connection that was upgraded, for which <see cref="ClientWebSocket"/> has no property.</summary>
+    private sealed class UpgradeHandler(SocketsHttpHandler inner) : DelegatingHandler(inner)
+    {
+        public ProbedStream? Stream { get; private set; }
+
+        protected override async Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken cancellationToken)
+        {
+            var response = await base.SendAsync(request, cancellationToken).ConfigureAwait(false);
+            if (response.StatusCode != HttpStatusCode.SwitchingProtocols)
+                return response;
+            Stream = new ProbedStream(await response.Content.ReadAsStreamAsync(cancellationToken).ConfigureAwait(false));
+            response.Content = new UpgradedContent(Stream);
+            return response;
+        }
+    }
+
+    /// <summary>What an upgraded connection answers with: not a body, but a stream to go on with.</summary>
+    private sealed class UpgradedContent(ProbedStream stream) : HttpContent
+    {
+        protected override Stream CreateContentReadStream(CancellationToken cancellationToken) => stream;
+
+        protected override Task<Stream> CreateContentReadStreamAsync() => Task.FromResult<Stream>(stream);
+
+        protected override Task SerializeToStreamAsync(Stream target, TransportContext? context) => throw new NotSupportedException();
+
+        protected override bool TryComputeLength(out long length)
+        {
+            length = 0;
+            return false;
+        }
+
+        /// <summary>Only where the upgrade fails after all; else whoever goes on with the stream disposes it.</summary>
+        protected override void Dispose(bool disposing)
+        {
+            if (disposing)
+                stream.Dispose();
+            base.Dispose(disposing);
+        }
+    }
 }

@@ -95,9 +95,12 @@ internal sealed class TunnelEndpoint
             if (context.Features.Get<IConnectionSocketFeature>() is { } connection)
                 SocketSettings.Apply(connection.Socket);
             var socket = await context.WebSockets
-                .AcceptWebSocketAsync(new WebSocketAcceptContext { SubProtocol = speaksV2 ? TunnelSubProtocol.V2 : null })
+                .AcceptWebSocketAsync(new WebSocketAcceptContext { SubProtocol = speaksV2 ? TunnelSubProtocol.V2 : null, KeepAliveInterval = TimeSpan.Zero })
                 .ConfigureAwait(false);
-            var carrier = new WebSocketCarrier(socket, RemoteName(context), context.Items[TransportKey] as ProbedStream);
+            var stream = context.Items[TransportKey] as ProbedStream;
+            ICarrier carrier = speaksV2 && stream is not null
+                ? new FramedCarrier(socket, stream, isClient: false, RemoteName(context))
+                : new WebSocketCarrier(socket, RemoteName(context), stream);
             var hello = speaksV2
                 ? await CarrierHandshake.ReadHelloAsync(carrier, _options.HandshakeTimeout, TimeProvider.System).ConfigureAwait(false)
                 : null;

@@ -1,5 +1,4 @@
 using System.Net.WebSockets;
-using System.Text;
 using Akka.Streams;
 using Akka.Streams.Stage;
 using VTunnel.Carriers;
@@ -16,9 +15,6 @@ namespace VTunnel.Stages;
 internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
 {
     private const int FirstReadBytes = 4 * 1024;
-
-    /// <summary>By RFC 6455, in UTF-8.</summary>
-    private const int MaxReasonBytes = 123;
 
     /// <summary>How long a peer that does not read, or does not answer, may hold up a goodbye.</summary>
     private static readonly TimeSpan FarewellTimeout = TimeSpan.FromSeconds(2);
@@ -269,7 +265,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             bool completed;
             try
             {
-                completed = _send.Start(_carrier.CloseAsync(status, Shorten(reason)));
+                completed = _send.Start(_carrier.CloseAsync(status, reason));
             }
             catch (Exception e)
             {
@@ -313,14 +309,6 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             // A receive or send under way uses its buffer until it completes.
             _receive.Abandon(_message);
             _send.Abandon(_outgoing.Chunk);
-        }
-
-        /// <summary>Cuts between characters.</summary>
-        internal static string Shorten(string reason)
-        {
-            Span<byte> bytes = stackalloc byte[MaxReasonBytes];
-            Encoding.UTF8.GetEncoder().Convert(reason, bytes, flush: false, out var used, out _, out _);
-            return reason[..used];
         }
     }
 }

@@ -476,7 +476,7 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             try
             {
                 var (status, reason) = CarrierStage.CloseFor(_endCause);
-                completed = attached.Sending.Start(attached.Carrier.CloseAsync(status, reason.Length <= 100 ? reason : reason[..100]));
+                completed = attached.Sending.Start(attached.Carrier.CloseAsync(status, reason));
             }
             catch (Exception e)
             {

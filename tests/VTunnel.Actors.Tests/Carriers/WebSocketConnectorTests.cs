@@ -40,6 +40,27 @@ public sealed class WebSocketConnectorTests
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => answering.WaitAsync(TestTimeouts.Long));
     }
 
+    /// <summary>A connection that is upgraded wrongly is not kept open.</summary>
+    [Theory]
+    [InlineData("Upgrade: websocket\r\nSec-WebSocket-Accept: bm90IHRoaXMgb25lIGF0IGFsbA==\r\n")]
+    [InlineData("Upgrade: something-else\r\n")]
+    public async Task An_upgrade_to_what_was_not_asked_for_is_refused_and_hung_up_on(string headers)
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        using var connector = new WebSocketConnector(
+            new TunnelClientOptions { Server = new Uri($"ws://127.0.0.1:{((IPEndPoint)listener.LocalEndpoint).Port}/"), Protocol = ProtocolPreference.V2 });
+        var connecting = connector.ConnectAsync(default);
+        using var visitor = await listener.AcceptTcpClientAsync().WaitAsync(TestTimeouts.Long);
+        await visitor.GetStream().WriteAsync(Encoding.Latin1.GetBytes($"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{headers}\r\n"));
+
+        var e = await Assert.ThrowsAsync<TunnelConnectException>(() => connecting.WaitAsync(TestTimeouts.Long));
+
+        Assert.Equal(ConnectError.Refused, e.Code);
+        Assert.StartsWith("the server's answer is no upgrade to a WebSocket: ", e.Message, StringComparison.Ordinal);
+        await visitor.GetStream().CopyToAsync(Stream.Null).WaitAsync(TestTimeouts.Long);
+    }
+
     /// <summary>Every connection, for a client that was not answered tries again; until the test is over.</summary>
     private static async Task AnswerAsync(TcpListener listener, string answer, CancellationToken over)
     {

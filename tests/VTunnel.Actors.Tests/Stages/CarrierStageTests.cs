@@ -118,15 +118,6 @@ public sealed class CarrierStageTests : VirtualTimeKit
     }
 
     [Fact]
-    public async Task A_long_reason_is_cut_between_characters_to_what_a_close_frame_holds()
-    {
-        var pair = new MemoryCarrierPair();
-        Run(pair.Server).Close(new SessionProtocolException(SessionError.ShuttingDown, string.Concat(Enumerable.Repeat("€", 100))));
-        Assert.Null(await pair.Client.ReceiveTextAsync());
-        Assert.Equal(string.Concat(Enumerable.Repeat("€", 41)), pair.Client.CloseReceived!.Value.Reason);
-    }
-
-    [Fact]
     public async Task A_close_of_the_peer_is_answered_and_ends_the_session_in_order()
     {
         var pair = new MemoryCarrierPair();

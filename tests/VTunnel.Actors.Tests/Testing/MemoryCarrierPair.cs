@@ -2,6 +2,7 @@ using System.Net.WebSockets;
 using System.Text;
 using VTunnel.Actors.Tests.Hosting;
 using VTunnel.Carriers;
+using VTunnel.Protocol.Framing;
 using VTunnel.Testing;
 
 namespace VTunnel.Actors.Tests.Testing;
@@ -218,13 +219,8 @@ internal sealed class MemoryCarrier : ICarrier
         return new ValueTask<bool>(CanPing);
     }
 
-    public ValueTask CloseAsync(WebSocketCloseStatus status, string reason)
-    {
-        // As a WebSocket does, because RFC 6455 does.
-        if (Encoding.UTF8.GetByteCount(reason) > 123)
-            throw new ArgumentException("The close reason is too long.", nameof(reason));
-        return new ValueTask(Outgoing.WriteAsync(default, WebSocketMessageType.Close, endOfMessage: true, reason, status));
-    }
+    public ValueTask CloseAsync(WebSocketCloseStatus status, string reason) =>
+        new(Outgoing.WriteAsync(default, WebSocketMessageType.Close, endOfMessage: true, WebSocketGoodbye.Shorten(reason), status));
 
     public void Abort()
     {
