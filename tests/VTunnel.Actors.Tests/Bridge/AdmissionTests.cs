@@ -488,6 +488,7 @@ public sealed class AdmissionTests
         await File.WriteAllTextAsync(context, (await File.ReadAllTextAsync(context)).Replace($":{house.Url.Port}/", $":{proxy.Port}/", StringComparison.Ordinal));
         var publisher = house.Serve(office);
         await house.ConnectAsync(alice);
+        await house.LoggedAsync("Connected to office");
         await WaitUntilAsync(async () => (await publisher.GetStateAsync()).Users is [{ IsConnected: true }]);
         var before = (await publisher.GetStateAsync()).Users[0].Remote;
 

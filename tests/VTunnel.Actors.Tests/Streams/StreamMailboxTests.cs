@@ -69,7 +69,7 @@ public sealed class StreamMailboxTests() : TestKit(EngineConfiguration.Own.WithF
         // The reader is faster than the writers and takes what has just been put in. What is not its writer's next came twice or too early.
         int[] next = [0, 0];
         var unexpected = 0;
-        while (queue.HasMessages || Array.Exists(writers, writer => writer.IsAlive))
+        while (Array.Exists(writers, writer => writer.IsAlive) || queue.HasMessages)
         {
             for (var i = 0; i < 1000; i++)
             {
