@@ -40,18 +40,35 @@ internal static class CarrierHandshake
                     break;
             }
         }
-        catch (Exception e) when (e is WebSocketException or IOException or OperationCanceledException or ObjectDisposedException or InvalidOperationException)
+        catch (WebSocketException)
+        {
+            // What was wrong with its frames has been told, and leaves in order.
+            await carrier.DisposeAsync().ConfigureAwait(false);
+            return null;
+        }
+        catch (Exception e) when (e is IOException or OperationCanceledException or ObjectDisposedException or InvalidOperationException)
         {
             // The client left, or said nothing in time.
+        }
+        catch
+        {
+            // A fault of ours is for whoever hosts this to log, and no reason to keep the connection.
+            await DropAsync(carrier).ConfigureAwait(false);
+            throw;
         }
         finally
         {
             buffer.Release();
         }
 
-        carrier.Abort();
-        await carrier.DisposeAsync().ConfigureAwait(false);
+        await DropAsync(carrier).ConfigureAwait(false);
         return null;
+    }
+
+    private static ValueTask DropAsync(ICarrier carrier)
+    {
+        carrier.Abort();
+        return carrier.DisposeAsync();
     }
 
     /// <summary>Says why this carrier will not be used and closes it. Never throws.</summary>

@@ -40,7 +40,10 @@ internal sealed class FramedCarrier : ICarrier
     private int _masksUsed;
 
     /// <summary>The ping that is being answered; another one takes its place.</summary>
-    private byte[]? _ping;
+    private Ping? _ping;
+
+    /// <summary>What was wrong with the far end's frames, once something was.</summary>
+    private volatile string? _fault;
 
     private int _closeStarted;
     private ushort? _closeStatus;
@@ -114,7 +117,9 @@ internal sealed class FramedCarrier : ICarrier
                 count += TakeAhead(buffer.Span[count..]);
                 if (_frameLeft > 0 && count < buffer.Length)
                 {
-                    var wanted = (int)Math.Min(buffer.Length - count, _frameLeft + AheadBytes);
+                    // A length may be anything up to 2^63 - 1, so nothing is added to it.
+                    var room = buffer.Length - count;
+                    var wanted = _frameLeft < room ? (int)_frameLeft + Math.Min(room - (int)_frameLeft, AheadBytes) : room;
                     var read = await _stream.ReadAsync(buffer.Slice(count, wanted)).ConfigureAwait(false);
                     count += TakePayload(buffer.Span.Slice(count, RequireSome(read)));
                 }
@@ -147,7 +152,7 @@ internal sealed class FramedCarrier : ICarrier
     {
         ObjectDisposedException.ThrowIf(Volatile.Read(ref _isDisposed) != 0, this);
         if (Volatile.Read(ref _closeStarted) != 0)
-            throw new WebSocketException(WebSocketError.InvalidState, "goodbye was said already");
+            throw new WebSocketException(WebSocketError.InvalidState, _fault ?? "goodbye was said already");
         var opcode = kind == WebSocketMessageType.Text ? WebSocketOpcode.Text : WebSocketOpcode.Binary;
         byte[]? copy = null;
         try
@@ -203,8 +208,16 @@ internal sealed class FramedCarrier : ICarrier
     public void Abort()
     {
         // Where both ends have said goodbye, what is left of the connection closes in order and takes the last frame along.
-        if (!_closeSent || !_closeReceived)
+        if ((_closeSent && _closeReceived) || Volatile.Read(ref _isDisposed) != 0)
+            return;
+        try
+        {
             _socket.Abort();
+        }
+        catch (ObjectDisposedException)
+        {
+            // The request that it came by is over, and the connection with it.
+        }
     }
 
     /// <inheritdoc />
@@ -293,7 +306,7 @@ internal sealed class FramedCarrier : ICarrier
                 _closeReceived = true;
                 return true;
             case WebSocketOpcode.Ping:
-                if (Interlocked.Exchange(ref _ping, payload.ToArray()) is null)
+                if (Interlocked.Exchange(ref _ping, new Ping(payload.ToArray())) is null)
                     _ = AnswerPingsAsync();
                 return false;
             default:
@@ -309,11 +322,11 @@ internal sealed class FramedCarrier : ICarrier
     {
         try
         {
-            byte[] answered;
+            Ping answered;
             do
             {
                 answered = Volatile.Read(ref _ping)!;
-                await WriteControlAsync(WebSocketOpcode.Pong, answered).ConfigureAwait(false);
+                await WriteControlAsync(WebSocketOpcode.Pong, answered.Payload).ConfigureAwait(false);
             }
             while (Interlocked.CompareExchange(ref _ping, null, answered) != answered);
         }
@@ -325,6 +338,7 @@ internal sealed class FramedCarrier : ICarrier
 
     private ValueTask WriteControlAsync(WebSocketOpcode opcode, ReadOnlyMemory<byte> payload)
     {
+        ObjectDisposedException.ThrowIf(Volatile.Read(ref _isDisposed) != 0, this);
         var header = new WebSocketFrameHeader(
             opcode, true, payload.Length, _isClient ? MemoryMarshal.Read<uint>(RandomNumberGenerator.GetBytes(MaskBytes)) : null);
         var frame = new byte[header.Size + payload.Length];
@@ -358,7 +372,14 @@ internal sealed class FramedCarrier : ICarrier
     /// <summary>Tells the far end what was wrong with its frames; gives what to throw.</summary>
     private async ValueTask<WebSocketException> FaultAsync(string error)
     {
+        _fault = error;
         await CloseAsync(WebSocketCloseStatus.ProtocolError, error).ConfigureAwait(false);
         return new WebSocketException(WebSocketError.Faulted, error);
+    }
+
+    /// <summary>An object for each, so that two that say the same are two.</summary>
+    private sealed class Ping(byte[] payload)
+    {
+        public byte[] Payload { get; } = payload;
     }
 }

@@ -75,8 +75,16 @@ public sealed class WebSocketCarrier : ICarrier
     public void Abort()
     {
         // Where both ends have said goodbye, what is left of the connection closes in order and takes the last frame along.
-        if (_socket.State != WebSocketState.Closed)
+        if (_socket.State == WebSocketState.Closed)
+            return;
+        try
+        {
             _socket.Abort();
+        }
+        catch (ObjectDisposedException)
+        {
+            // The request that it came by is over, and the connection with it.
+        }
     }
 
     /// <inheritdoc />

@@ -723,10 +723,7 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             if (_current is { } current)
             {
                 Leave(current);
-                if (_peerClosed)
-                    Dispose(current.Carrier);
-                else
-                    Drop(current.Carrier);
+                Drop(current.Carrier);
             }
 
             // An operation under way uses its buffer until it completes, wherever the stage is by then.

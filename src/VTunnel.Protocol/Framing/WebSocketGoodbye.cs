@@ -9,12 +9,9 @@ public static class WebSocketGoodbye
     /// <summary>The longest reason: 123 bytes of UTF-8.</summary>
     public const int MaxReasonBytes = WebSocketFrameHeader.MaxControlBytes - 2;
 
-    private const int MinStatus = 1000;
-    private const int MaxStatus = 4999;
-
     /// <summary>Reads the status of a close frame.</summary>
     /// <param name="payload">The frame's payload, unmasked.</param>
-    /// <param name="status">1000 to 4999; null where the frame has none.</param>
+    /// <param name="status">A status that may be sent: 1000 to 1003, 1007 to 1014, 3000 to 4999; null where the frame has none.</param>
     /// <param name="error">What is wrong and what would be right.</param>
     public static bool TryRead(ReadOnlySpan<byte> payload, out ushort? status, out string? error)
     {
@@ -22,11 +19,11 @@ public static class WebSocketGoodbye
         if (payload.IsEmpty)
             return true;
         var code = payload.Length == 1 ? 0 : BinaryPrimitives.ReadUInt16BigEndian(payload);
-        if (code is < MinStatus or > MaxStatus)
+        if (code is not ((>= 1000 and <= 1003) or (>= 1007 and <= 1014) or (>= 3000 and <= 4999)))
         {
             error = payload.Length == 1
                 ? "a WebSocket close frame of one byte; it is empty or begins with a status of two"
-                : $"a WebSocket close frame has status {code}; {MinStatus} to {MaxStatus} exist";
+                : $"a WebSocket close frame has status {code}; 1000 to 1003, 1007 to 1014 and 3000 to 4999 may be sent";
             return false;
         }
 

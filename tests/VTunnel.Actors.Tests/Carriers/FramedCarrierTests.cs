@@ -167,6 +167,21 @@ public sealed class FramedCarrierTests : IDisposable
         Assert.Equal([99], (await ReadFrameAsync(far)).Payload);
     }
 
+    [Fact]
+    public async Task Pings_that_say_nothing_are_answered_one_by_one()
+    {
+        var (carrier, far) = Connect(isClient: true);
+        var receiving = carrier.ReceiveAsync(new byte[10]).AsTask();
+        for (var i = 0; i < 100; i++)
+        {
+            await far.WriteAsync(Frame(true, WebSocketOpcode.Ping, true, default));
+            var (header, payload) = await ReadFrameAsync(far);
+            Assert.Equal((WebSocketOpcode.Pong, 0), (header.Opcode, payload.Length));
+        }
+
+        Assert.False(receiving.IsCompleted);
+    }
+
     [Theory]
     [InlineData(true)]
     [InlineData(false)]
@@ -279,6 +294,43 @@ public sealed class FramedCarrierTests : IDisposable
         Assert.True(WebSocketGoodbye.TryRead(payload, out var status, out _));
         Assert.Equal((ushort)WebSocketCloseStatus.ProtocolError, status);
         Assert.StartsWith(Encoding.UTF8.GetString(payload, 2, payload.Length - 2), message, StringComparison.Ordinal);
+    }
+
+    /// <summary>No more is read than there is room for, whatever was announced: at the end of a buffer, too.</summary>
+    [Theory]
+    [InlineData(long.MaxValue)]
+    [InlineData(long.MaxValue - 159)]
+    [InlineData((1L << 32) - 100)]
+    public async Task A_length_beyond_all_memory_is_received_piece_by_piece(long announced)
+    {
+        var (carrier, far) = Connect(isClient: true);
+        var start = new byte[WebSocketFrameHeader.MaxSize];
+        var header = new WebSocketFrameHeader(WebSocketOpcode.Binary, true, announced, null);
+        header.Write(start);
+        await far.WriteAsync(start.AsMemory(0, header.Size));
+        var buffer = new byte[100];
+        for (var length = 1; length <= 90; length += 11)
+        {
+            // Into an ever smaller rest of the buffer, as a reader does that puts pieces behind each other.
+            await far.WriteAsync(Message(length));
+            var result = await carrier.ReceiveAsync(buffer.AsMemory(buffer.Length - length)).AsTask().WaitAsync(TestTimeouts.Long);
+            Assert.Equal((length, false), (result.Count, result.EndOfMessage));
+            Assert.Equal(Message(length), buffer[^length..]);
+        }
+    }
+
+    [Fact]
+    public async Task Once_it_is_disposed_nothing_is_left_to_break_off()
+    {
+        var (near, _) = DuplexStream.CreatePair();
+        var socket = new CountingSocket();
+        var carrier = new FramedCarrier(socket, new ProbedStream(near), isClient: false, "far");
+        socket.OnAbort = () => throw new ObjectDisposedException("the request");
+        carrier.Abort();
+        await carrier.DisposeAsync();
+        carrier.Abort();
+        Assert.Equal(1, socket.Aborts);
+        await Assert.ThrowsAsync<ObjectDisposedException>(() => carrier.PingAsync().AsTask());
     }
 
     [Fact]
@@ -418,6 +470,39 @@ public sealed class FramedCarrierTests : IDisposable
                 return [.. message];
             Assert.InRange(result.Count, 1, bufferBytes);
         }
+    }
+
+    private sealed class CountingSocket : WebSocket
+    {
+        public int Aborts { get; private set; }
+
+        public Action OnAbort { get; set; } = () => { };
+
+        public override WebSocketCloseStatus? CloseStatus => null;
+
+        public override string? CloseStatusDescription => null;
+
+        public override WebSocketState State => WebSocketState.Open;
+
+        public override string? SubProtocol => TunnelSubProtocol.V2;
+
+        public override void Abort()
+        {
+            Aborts++;
+            OnAbort();
+        }
+
+        public override Task CloseAsync(WebSocketCloseStatus closeStatus, string? statusDescription, CancellationToken cancellationToken) => throw new NotSupportedException();
+
+        public override Task CloseOutputAsync(WebSocketCloseStatus closeStatus, string? statusDescription, CancellationToken cancellationToken) => throw new NotSupportedException();
+
+        public override void Dispose()
+        {
+        }
+
+        public override Task<WebSocketReceiveResult> ReceiveAsync(ArraySegment<byte> buffer, CancellationToken cancellationToken) => throw new NotSupportedException();
+
+        public override Task SendAsync(ArraySegment<byte> buffer, WebSocketMessageType messageType, bool endOfMessage, CancellationToken cancellationToken) => throw new NotSupportedException();
     }
 
     /// <summary>What is written to it can be read from it.</summary>

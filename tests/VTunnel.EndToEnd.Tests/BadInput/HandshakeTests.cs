@@ -74,6 +74,35 @@ public sealed class HandshakeTests(HandshakeTests.Running running) : IClassFixtu
         await running.Server.Program.Output.WaitForAsync("session-2 up: ");
     }
 
+    /// <summary>What a stranger may send first where frames are read by this program. The mask is zero, so that what is masked can be read.</summary>
+    [Theory]
+    [InlineData("82 03 010203", "a WebSocket frame of a client is not masked")]
+    [InlineData("c2 83 00000000 010203", "no extension was agreed on")]
+    [InlineData("83 80 00000000", "0x0 to 0x2 and 0x8 to 0xa exist")]
+    [InlineData("80 80 00000000", "where none was begun")]
+    [InlineData("09 80 00000000", "it comes whole")]
+    [InlineData("89 fe 00000000", "has more than 125 bytes")]
+    [InlineData("88 81 00000000 03", "a WebSocket close frame of one byte")]
+    [InlineData("82 ff ffffffffffffffff 00000000", "a length beyond 2^63 - 1")]
+    [InlineData("82 83 00000000 010203", "")]
+    [InlineData("81 83 00000000 616263", "")]
+    [InlineData("82 ff 7fffffffffffffff 00000000 01", "")]
+    [InlineData("02 fe 1fa4 00000000 ZEROS 80 ff 7fffffffffffffff 00000000 01", "")]
+    [InlineData("02 fe 1fa4 00000000 ZEROS 80 ff 7fffffffffffff60 00000000", "")]
+    public async Task Frames_that_are_none_end_their_connection_and_nothing_else(string frames, string reason)
+    {
+        using var stranger = await Payload.ConnectAsync(running.Server.Port);
+        await stranger.GetStream().WriteAsync(Encoding.ASCII.GetBytes(Upgrade + "Sec-WebSocket-Protocol: vtunnel.v2\r\n\r\n"));
+        await stranger.GetStream().WriteAsync(Convert.FromHexString(
+            frames.Replace("ZEROS", new string('0', 2 * 0x1fa4), StringComparison.Ordinal).Replace(" ", "", StringComparison.Ordinal)));
+
+        var answer = await ReadToEndAsync(stranger);
+        Assert.StartsWith("HTTP/1.1 101", answer, StringComparison.Ordinal);
+        Assert.Contains(reason, answer, StringComparison.Ordinal);
+        await running.AssertUnharmedAsync();
+        Assert.Equal(0, running.Server.Program.Output.CountOf(" error "));
+    }
+
     [Fact]
     public async Task What_is_no_HTTP_is_refused_and_harms_nobody()
     {

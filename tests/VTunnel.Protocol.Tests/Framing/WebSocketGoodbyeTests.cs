@@ -9,6 +9,10 @@ public sealed class WebSocketGoodbyeTests
     [InlineData("", null)]
     [InlineData("03e8", 1000)]
     [InlineData("03e9 627965", 1001)]
+    [InlineData("03eb", 1003)]
+    [InlineData("03ef", 1007)]
+    [InlineData("03f6", 1014)]
+    [InlineData("0bb8", 3000)]
     [InlineData("1387", 4999)]
     public void A_status_is_read(string wire, int? status)
     {
@@ -18,8 +22,13 @@ public sealed class WebSocketGoodbyeTests
 
     [Theory]
     [InlineData("03", "a WebSocket close frame of one byte; it is empty or begins with a status of two")]
-    [InlineData("03e7", "a WebSocket close frame has status 999; 1000 to 4999 exist")]
-    [InlineData("1388", "a WebSocket close frame has status 5000; 1000 to 4999 exist")]
+    [InlineData("03e7", "a WebSocket close frame has status 999; 1000 to 1003, 1007 to 1014 and 3000 to 4999 may be sent")]
+    [InlineData("03ec", "a WebSocket close frame has status 1004; 1000 to 1003, 1007 to 1014 and 3000 to 4999 may be sent")]
+    [InlineData("03ed", "a WebSocket close frame has status 1005; 1000 to 1003, 1007 to 1014 and 3000 to 4999 may be sent")]
+    [InlineData("03ee", "a WebSocket close frame has status 1006; 1000 to 1003, 1007 to 1014 and 3000 to 4999 may be sent")]
+    [InlineData("03f7", "a WebSocket close frame has status 1015; 1000 to 1003, 1007 to 1014 and 3000 to 4999 may be sent")]
+    [InlineData("0bb7", "a WebSocket close frame has status 2999; 1000 to 1003, 1007 to 1014 and 3000 to 4999 may be sent")]
+    [InlineData("1388", "a WebSocket close frame has status 5000; 1000 to 1003, 1007 to 1014 and 3000 to 4999 may be sent")]
     public void What_is_no_status_is_refused(string wire, string message)
     {
         Assert.False(WebSocketGoodbye.TryRead(Hex(wire), out var read, out var error));
