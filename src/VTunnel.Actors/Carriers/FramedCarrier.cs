@@ -208,16 +208,8 @@ internal sealed class FramedCarrier : ICarrier
     public void Abort()
     {
         // Where both ends have said goodbye, what is left of the connection closes in order and takes the last frame along.
-        if ((_closeSent && _closeReceived) || Volatile.Read(ref _isDisposed) != 0)
-            return;
-        try
-        {
-            _socket.Abort();
-        }
-        catch (ObjectDisposedException)
-        {
-            // The request that it came by is over, and the connection with it.
-        }
+        if (!(_closeSent && _closeReceived) && Volatile.Read(ref _isDisposed) == 0)
+            WebSocketCarrier.Break(_socket);
     }
 
     /// <inheritdoc />

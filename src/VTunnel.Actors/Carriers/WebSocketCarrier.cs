@@ -17,6 +17,19 @@ public sealed class WebSocketCarrier : ICarrier
     internal static string RemoteNameOf(IPAddress? address, int port) =>
         address is null ? "unknown" : new IPEndPoint(address.IsIPv4MappedToIPv6 ? address.MapToIPv4() : address, port).ToString();
 
+    /// <summary>Breaks the connection below a WebSocket. Never throws.</summary>
+    internal static void Break(WebSocket socket)
+    {
+        try
+        {
+            socket.Abort();
+        }
+        catch (ObjectDisposedException)
+        {
+            // The request that it came by is over, and the connection with it.
+        }
+    }
+
     /// <summary>Takes ownership of an open WebSocket.</summary>
     /// <param name="socket">The WebSocket.</param>
     /// <param name="remoteName">The far end as logs name it.</param>
@@ -75,16 +88,8 @@ public sealed class WebSocketCarrier : ICarrier
     public void Abort()
     {
         // Where both ends have said goodbye, what is left of the connection closes in order and takes the last frame along.
-        if (_socket.State == WebSocketState.Closed)
-            return;
-        try
-        {
-            _socket.Abort();
-        }
-        catch (ObjectDisposedException)
-        {
-            // The request that it came by is over, and the connection with it.
-        }
+        if (_socket.State != WebSocketState.Closed)
+            Break(_socket);
     }
 
     /// <inheritdoc />
