@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Installs the programs of other people that the end-to-end tests talk to: the list is below.
+# Installs the programs of other people that the end-to-end tests talk to, and the one that links the program: the list is below.
 # Does nothing where all of them are there. Needs root on Debian or a system like it; elsewhere it says what to install.
 set -euo pipefail
 
-# Program, and Debian's package that has it.
+# Program, and Debian's packages that have it.
 declare -A packages=(
   [caddy]=caddy
   [chromium]=chromium
   [curl]=curl
   [dpkg-deb]=dpkg
+  [gcc]="gcc libc6-dev"
   [git]=git
   [ip]=iproute2
   [nc]=netcat-openbsd
@@ -31,7 +32,7 @@ for folder in /usr/lib/postgresql/*/bin; do search="$search:$folder"; done
 
 missing=()
 for program in "${!packages[@]}"; do
-  PATH="$search" command -v "$program" > /dev/null || missing+=("${packages[$program]}")
+  PATH="$search" command -v "$program" > /dev/null || missing+=(${packages[$program]})
 done
 [ "${#missing[@]}" -eq 0 ] && exit 0
 

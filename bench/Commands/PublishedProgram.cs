@@ -4,10 +4,13 @@ using System.Runtime.InteropServices;
 
 namespace VTunnel.Bench.Commands;
 
-/// <summary>The program as users get it: published, and compiled ahead of time.</summary>
+/// <summary>The program as users get it: published as machine code.</summary>
 internal static class PublishedProgram
 {
-    /// <summary>Publishes it from the sources that this bench was built with, as far as they have changed, and gives its file.</summary>
+    /// <summary>
+    /// Publishes it from the sources that this bench was built with and gives its file. Takes two minutes on two processors, and seconds where
+    /// nothing has changed.
+    /// </summary>
     /// <exception cref="BenchException">It cannot be published; says why.</exception>
     public static string Make()
     {

@@ -47,9 +47,16 @@ internal static class PerformancePage
     {
         var machine = result.Machine;
         text.AppendLine(CultureInfo.InvariantCulture, $"Measured {result.Started[..10]} on {machine.Cores} cores of {machine.Processor}, {machine.MemoryBytes / (1 << 30)} GiB, {machine.System} ({machine.Kernel}), TCP by {machine.CongestionControl}, {machine.Runtime}.");
-        text.AppendLine(CultureInfo.InvariantCulture, $"Program: {result.Program.Version}, {(result.Program.IsReadyToRun ? "compiled ahead of time (ReadyToRun) as published" : "compiled at run time")}.");
+        text.AppendLine(CultureInfo.InvariantCulture, $"Program: {result.Program.Version}, {Describe(result.Program)}.");
         text.AppendLine(CultureInfo.InvariantCulture, $"Arguments: `{(result.Arguments.Count == 0 ? "none" : string.Join(' ', result.Arguments))}`. {result.Rounds} rounds, {Numbers.Short(result.WindowSeconds)} s for each measurement, {result.Seconds:0} s in all.\n");
     }
+
+    private static string Describe(ProgramInfo program) => program.Compilation switch
+    {
+        ProgramInfo.Native => "machine code as published",
+        ProgramInfo.ReadyToRun => "published for a runtime, compiled ahead of time (ReadyToRun)",
+        _ => "compiled at run time",
+    };
 
     private static void AppendTargets(StringBuilder text, BenchResult result)
     {

@@ -35,8 +35,17 @@ internal sealed record MachineInfo(string Processor, int Cores, long MemoryBytes
 /// <summary>The program of a run.</summary>
 /// <param name="File">Its file.</param>
 /// <param name="Version">What <c>vtunnel version</c> says.</param>
-/// <param name="IsReadyToRun">Whether it was compiled ahead of time.</param>
-internal sealed record ProgramInfo(string File, string Version, bool IsReadyToRun);
+/// <param name="Compilation">When it was compiled: <see cref="Native"/>, <see cref="ReadyToRun"/> or <see cref="AtRunTime"/>.</param>
+internal sealed record ProgramInfo(string File, string Version, string Compilation)
+{
+    /// <summary>Ahead of time, as a whole; no runtime is beside it.</summary>
+    public const string Native = "native";
+
+    /// <summary>Ahead of time, and what is called often once more while it runs.</summary>
+    public const string ReadyToRun = "readyToRun";
+
+    public const string AtRunTime = "atRunTime";
+}
 
 /// <summary>One figure of one candidate, measured once a round.</summary>
 /// <param name="Scenario">Such as <c>throughput</c>.</param>

@@ -24,17 +24,17 @@ internal static class Machine
             ?? throw new BenchException($"{program} cannot be started");
         var version = process.StandardOutput.ReadLine() ?? "";
         process.WaitForExit();
-        return new ProgramInfo(program, version, IsReadyToRun(Path.ChangeExtension(program, ".dll")));
+        return new ProgramInfo(program, version, CompilationOf(Path.ChangeExtension(program, ".dll")));
     }
 
-    /// <summary>Whether an assembly holds machine code: then its managed header says where.</summary>
-    private static bool IsReadyToRun(string assembly)
+    /// <summary>Where there is no assembly, the program is all machine code. One that holds some says where in its managed header.</summary>
+    private static string CompilationOf(string assembly)
     {
         if (!File.Exists(assembly))
-            return false;
+            return ProgramInfo.Native;
         using var file = File.OpenRead(assembly);
         using var image = new System.Reflection.PortableExecutable.PEReader(file);
-        return image.PEHeaders.CorHeader is { ManagedNativeHeaderDirectory.Size: > 0 };
+        return image.PEHeaders.CorHeader is { ManagedNativeHeaderDirectory.Size: > 0 } ? ProgramInfo.ReadyToRun : ProgramInfo.AtRunTime;
     }
 
     private static string? Field(string file, string name) => File.Exists(file)

@@ -24,6 +24,7 @@ internal static class Program
         // A session runs on one thread at a time, wherever its sockets are polled: more threads than that mostly wake each other.
         SetUnlessSet(PollingThreads, Math.Max(1, Environment.ProcessorCount / 2).ToString(CultureInfo.InvariantCulture));
         StandardStreams.Install();
+        NoConfigurationFile.Install();
         using var memory = new IdleMemory();
         try
         {

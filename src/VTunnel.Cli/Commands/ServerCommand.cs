@@ -87,7 +87,6 @@ internal static partial class ServerCommand
             return Terminal.Refuse(settings.Faults);
 
         using var interrupts = new Interrupts();
-        NoConfigurationFile.Install();
         var builder = Kestrel.CreateBuilder(address, port, options.HandshakeTimeout, certificate);
         Logging.Configure(builder.Logging, level, format);
         builder.Services.Configure<ConsoleLifetimeOptions>(lifetime => lifetime.SuppressStatusMessages = true);

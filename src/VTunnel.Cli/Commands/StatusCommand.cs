@@ -28,7 +28,7 @@ internal static class StatusCommand
     {
         var state = BridgeCli.State(settings);
         var healthy = true;
-        var parts = new JsonArray();
+        var parts = new List<JsonNode>();
         var text = new List<string>();
         if (state.HasRelay)
         {
@@ -78,7 +78,7 @@ internal static class StatusCommand
         if (parts.Count == 0)
             throw new BridgeException(BridgeError.Invalid, $"no server and no client runs with the state directory {state.Path}, and nothing of a bridge is set up there; see 'vtunnel relay init', 'vtunnel join' and 'vtunnel connect'");
         if (settings.Switch(BridgeCli.Json))
-            BridgeCli.PrintJson(new JsonObject { ["healthy"] = healthy, ["parts"] = parts });
+            BridgeCli.PrintJson(new JsonObject { ["healthy"] = healthy, ["parts"] = new JsonArray([.. parts]) });
         else
             text.ForEach(Console.Out.WriteLine);
         return healthy ? ExitCodes.Success : ExitCodes.NotHealthy;
@@ -90,7 +90,7 @@ internal static class StatusCommand
         ["role"] = role,
         ["name"] = name,
         ["running"] = state is not null,
-        ["state"] = state is null ? null : System.Text.Json.JsonSerializer.SerializeToNode(state, BridgeCli.JsonOutput),
+        ["state"] = state is null ? null : System.Text.Json.JsonSerializer.SerializeToNode(state, CliJson.Of<T>()),
     };
 
     private static JsonObject Part<T>(string role, Asked<T> asked)

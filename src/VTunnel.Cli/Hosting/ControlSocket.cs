@@ -114,7 +114,7 @@ internal sealed class ControlSocket : IAsyncDisposable
             throw new BridgeException(BridgeError.Storage, $"the running process says: {answer[(line + 1)..]}");
         try
         {
-            return JsonSerializer.Deserialize<T>(answer.AsSpan(line + 1), BridgeCli.JsonOutput);
+            return JsonSerializer.Deserialize(answer.AsSpan(line + 1), CliJson.Of<T>());
         }
         catch (JsonException e)
         {
@@ -195,7 +195,7 @@ internal sealed class ControlSocket : IAsyncDisposable
         try
         {
             return await _answer(question[0], question.ElementAtOrDefault(1) ?? "") is { } content
-                ? $"{Ok}\n{JsonSerializer.Serialize(content, content.GetType(), BridgeCli.JsonOutput)}"
+                ? $"{Ok}\n{JsonSerializer.Serialize(content, CliJson.Of(content.GetType()))}"
                 : "failed\nit does not know this question; it is of another version";
         }
         catch (Exception e) when (e is not OperationCanceledException)

@@ -41,7 +41,9 @@ internal static class Logging
         }
         else
         {
-            logging.AddConsoleFormatter<LineFormatter, LineFormatterOptions>(line => line.StackTraces = level <= LogLevel.Debug);
+            // What AddConsoleFormatter does, without the part of it that fills options from a configuration by reflection.
+            logging.Services.AddSingleton<ConsoleFormatter, LineFormatter>();
+            logging.Services.Configure<LineFormatterOptions>(line => line.StackTraces = level <= LogLevel.Debug);
         }
     }
 }

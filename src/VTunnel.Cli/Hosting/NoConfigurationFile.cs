@@ -1,4 +1,3 @@
-using System.Configuration;
 using System.Configuration.Internal;
 
 namespace VTunnel.Cli.Hosting;
@@ -15,10 +14,13 @@ internal sealed class NoConfigurationFile : IInternalConfigSystem
 
     public bool SupportsUserConfig => false;
 
-    /// <summary>Takes its place in the process. Where that fails, nothing is lost but the time and memory that it saves.</summary>
+    /// <summary>
+    /// Takes its place in the process. Where that fails, .NET Framework's own does the work, which costs time and memory, and
+    /// which a program of machine code does not have: it finds its parts by name.
+    /// </summary>
     public static void Install()
     {
-        var maker = typeof(ConfigurationManager).Assembly.GetType("System.Configuration.Internal.InternalConfigSettingsFactory");
+        var maker = Type.GetType("System.Configuration.Internal.InternalConfigSettingsFactory, System.Configuration.ConfigurationManager");
         if (maker is null || Activator.CreateInstance(maker, nonPublic: true) is not IInternalConfigSettingsFactory settings)
             return;
         try

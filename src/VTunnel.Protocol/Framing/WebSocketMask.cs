@@ -1,5 +1,6 @@
 using System.Numerics;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 
 namespace VTunnel.Protocol.Framing;
 
@@ -22,16 +23,21 @@ public static class WebSocketMask
     /// <param name="position">Where in the payload these bytes begin.</param>
     public static void Copy(ReadOnlySpan<byte> source, Span<byte> destination, uint key, long position)
     {
+        ArgumentOutOfRangeException.ThrowIfLessThan(destination.Length, source.Length, nameof(destination));
         key = Turn(key, (int)(position & 3));
+        ref var from = ref MemoryMarshal.GetReference(source);
+        ref var to = ref MemoryMarshal.GetReference(destination);
         var at = 0;
-        if (source.Length >= Vector<byte>.Count)
-        {
-            var keys = Vector.AsVectorByte(new Vector<uint>(key));
-            for (; at <= source.Length - Vector<byte>.Count; at += Vector<byte>.Count)
-                (new Vector<byte>(source[at..]) ^ keys).CopyTo(destination[at..]);
-        }
 
-        // A vector is a multiple of the key, so that the rest begins with the key's first byte again.
+        // Where the processor, or the compiler, knows no vectors of this width, this is several of the next smaller one in a row.
+        var wide = Vector512.Create(key).AsByte();
+        for (; at <= source.Length - Vector512<byte>.Count; at += Vector512<byte>.Count)
+            (Vector512.LoadUnsafe(ref from, (nuint)at) ^ wide).StoreUnsafe(ref to, (nuint)at);
+        var narrow = Vector128.Create(key).AsByte();
+        for (; at <= source.Length - Vector128<byte>.Count; at += Vector128<byte>.Count)
+            (Vector128.LoadUnsafe(ref from, (nuint)at) ^ narrow).StoreUnsafe(ref to, (nuint)at);
+
+        // Vectors are multiples of the key, so that the rest begins with the key's first byte again.
         var bytes = MemoryMarshal.AsBytes(new ReadOnlySpan<uint>(ref key));
         for (var i = 0; at < source.Length; at++, i++)
             destination[at] = (byte)(source[at] ^ bytes[i & 3]);

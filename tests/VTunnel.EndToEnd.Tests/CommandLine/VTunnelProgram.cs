@@ -2,21 +2,24 @@ using System.Collections;
 using CliWrap;
 using CliWrap.Buffered;
 using VTunnel.Bench.Commands;
+using VTunnel.EndToEnd.Tests.Support;
 using VTunnel.Testing.Programs;
 
 namespace VTunnel.EndToEnd.Tests.CommandLine;
 
-/// <summary>The real program, published as users get it: compiled ahead of time it starts in a third of the time.</summary>
+/// <summary>
+/// The real program, published as users get it. That takes minutes; <c>VTUNNEL_TEST_PROGRAM</c> names another one, such as that of a build.
+/// </summary>
 internal static class VTunnelProgram
 {
     public static readonly TimeSpan Deadline = TimeSpan.FromSeconds(60);
 
-    private static readonly Lazy<string> Published = new(PublishedProgram.Make);
+    private static readonly Lazy<string> File = new(Find);
 
     /// <summary>Servers and clients of all tests can be asked here.</summary>
     private static readonly string StateFolder = Directory.CreateTempSubdirectory("vtunnel-run-").FullName;
 
-    public static string Path => Published.Value;
+    public static string Path => File.Value;
 
     /// <summary>Runs it to its end.</summary>
     /// <param name="arguments">Its arguments.</param>
@@ -77,6 +80,12 @@ internal static class VTunnelProgram
 
     public static IReadOnlyList<string> Lines(string text) => text.Split('\n', StringSplitOptions.RemoveEmptyEntries);
 
+    private static string Find()
+    {
+        Tools.EnsureInstalled();
+        return Environment.GetEnvironmentVariable("VTUNNEL_TEST_PROGRAM") is { Length: > 0 } file ? System.IO.Path.GetFullPath(file) : PublishedProgram.Make();
+    }
+
     /// <summary>What happens to be set for whoever runs the tests is not part of them.</summary>
     private static Dictionary<string, string?> Variables(IReadOnlyList<string> arguments, IReadOnlyDictionary<string, string?>? environment)
     {
@@ -85,8 +94,6 @@ internal static class VTunnelProgram
             .Where(name => name.StartsWith("VTUNNEL_", StringComparison.Ordinal))
             .ToDictionary(name => name, _ => (string?)null);
 
-        // A profile is of no use to a program that lives for seconds, and collecting it is a fifth of its start.
-        variables["DOTNET_TieredPGO"] = "0";
         if (arguments is ["server" or "client", ..])
             variables["VTUNNEL_STATE_DIR"] = StateFolder;
         foreach (var (name, value) in environment ?? new Dictionary<string, string?>())

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using CliWrap;
 using CliWrap.Buffered;
 using VTunnel.Testing;
@@ -7,13 +8,16 @@ namespace VTunnel.EndToEnd.Tests.Support;
 /// <summary>Other people's programs, run to their end.</summary>
 internal static class Tools
 {
-    private static readonly Task Installed = InstallAsync();
+    private static readonly Lazy<bool> Installed = new(Install);
 
     /// <summary>Where programs are: Debian keeps nginx where only root looks, and PostgreSQL where nobody does.</summary>
     public static string SearchPath => string.Join(':', [Environment.GetEnvironmentVariable("PATH"), "/usr/sbin", "/sbin", .. PostgresFolders()]);
 
-    /// <summary>Sees to it that curl, git, nginx, node, npm, ssh and sshd are there.</summary>
-    public static Task EnsureInstalledAsync() => Installed;
+    /// <summary>Sees to it that the programs which the script lists are there.</summary>
+    public static void EnsureInstalled() => _ = Installed.Value;
+
+    /// <inheritdoc cref="EnsureInstalled"/>
+    public static Task EnsureInstalledAsync() => Task.Run(EnsureInstalled);
 
     /// <summary>The full path of a program.</summary>
     public static string Find(string program) =>
@@ -70,11 +74,12 @@ internal static class Tools
         ? Directory.GetDirectories("/usr/lib/postgresql").Select(version => Path.Combine(version, "bin"))
         : [];
 
-    private static async Task InstallAsync()
+    private static bool Install()
     {
         var script = Path.Combine(AppContext.BaseDirectory, "install-test-dependencies.sh");
-        var result = await CliWrap.Cli.Wrap("bash").WithArguments([script]).WithValidation(CommandResultValidation.None).ExecuteBufferedAsync();
-        if (result.ExitCode != 0)
-            throw new InvalidOperationException(result.StandardError);
+        using var process = Process.Start(new ProcessStartInfo("bash", [script]) { RedirectStandardError = true })!;
+        var errors = process.StandardError.ReadToEnd();
+        process.WaitForExit();
+        return process.ExitCode == 0 ? true : throw new InvalidOperationException(errors);
     }
 }

@@ -40,6 +40,14 @@ public sealed class WebSocketMaskTests
     }
 
     [Fact]
+    public void A_destination_that_is_too_short_is_refused_and_left_as_it_is()
+    {
+        var destination = new byte[199];
+        Assert.Throws<ArgumentOutOfRangeException>("destination", () => WebSocketMask.Copy(new byte[200], destination, 0xdeadbeef, 0));
+        Assert.All(destination, octet => Assert.Equal(0, octet));
+    }
+
+    [Fact]
     public void A_payload_in_two_parts_is_masked_as_one()
     {
         var whole = Enumerable.Range(0, 150).Select(i => (byte)i).ToArray();

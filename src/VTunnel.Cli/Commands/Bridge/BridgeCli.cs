@@ -1,8 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
-using System.Text.Encodings.Web;
 using System.Text.Json;
-using System.Text.Json.Serialization;
 using Microsoft.Extensions.Logging;
 using VTunnel.Bridge;
 using VTunnel.Bridge.State;
@@ -26,14 +24,6 @@ internal static class BridgeCli
     public static readonly OptionSpec ReconnectMax = new("reconnect-max", "DURATION", "The longest wait before connecting again.") { Default = "30s" };
 
     public static readonly OptionSpec PingInterval = new("ping-interval", "DURATION", "Silence after which the far end is asked for a sign of life; after twice as long the connection is given up.") { Default = "10s" };
-
-    public static readonly JsonSerializerOptions JsonOutput = new()
-    {
-        WriteIndented = true,
-        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
-        DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
-        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
-    };
 
     /// <exception cref="BridgeException">The directory is there and cannot be looked into.</exception>
     public static StateDirectory State(SettingsReader settings)
@@ -110,7 +100,7 @@ internal static class BridgeCli
         return ExitCodes.Success;
     }
 
-    public static void PrintJson<T>(T value) => Console.Out.WriteLine(JsonSerializer.Serialize(value, JsonOutput));
+    public static void PrintJson<T>(T value) => Console.Out.WriteLine(JsonSerializer.Serialize(value, CliJson.Of<T>()));
 
     /// <summary>A table for people.</summary>
     public static void PrintTable(IReadOnlyList<string> heads, IEnumerable<IReadOnlyList<string>> rows)
@@ -123,11 +113,11 @@ internal static class BridgeCli
 
     /// <summary>What a list command prints: JSON for <c>--json</c>, names alone for <c>--quiet</c>, else a table, or what to do where there is nothing.</summary>
     public static int PrintList<T>(
-        SettingsReader settings, IReadOnlyList<T> items, Func<T, string> name, string whenEmpty, IReadOnlyList<string> heads, Func<T, string[]> row, Func<T, object?>? json = null)
+        SettingsReader settings, IReadOnlyList<T> items, Func<T, string> name, string whenEmpty, IReadOnlyList<string> heads, Func<T, string[]> row)
     {
         if (settings.Switch(Json))
         {
-            PrintJson(json is null ? (object)items : items.Select(json));
+            PrintJson(items);
         }
         else if (settings.Switch(Quiet))
         {

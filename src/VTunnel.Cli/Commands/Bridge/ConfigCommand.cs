@@ -74,7 +74,7 @@ internal static class ConfigCommand
     {
         var state = BridgeCli.State(settings);
         var current = state.CurrentContext;
-        var contexts = state.ContextNames.Select(name => (Name: name, Context: state.Load(name))).ToList();
+        var contexts = state.ContextNames.Select(name => ListedContext.Of(name, state.Load(name), name == current)).ToList();
         return BridgeCli.PrintList(
             settings,
             contexts,
@@ -83,23 +83,13 @@ internal static class ConfigCommand
             ["", "NAME", "KIND", "RELAY", "PUBLISHER", "USER"],
             found =>
             [
-                found.Name == current ? "*" : "",
+                found.IsCurrent ? "*" : "",
                 found.Name,
-                found.Context.Kind == ContextKind.Publisher ? "publisher" : "consumer",
-                found.Context.Relay.ToString(),
-                $"{found.Context.PublisherName} ({found.Context.Publisher[..12]})",
-                found.Context.User ?? "",
-            ],
-            found => new
-            {
-                found.Name,
-                IsCurrent = found.Name == current,
-                Kind = found.Context.Kind.ToString(),
-                found.Context.Relay,
-                found.Context.Publisher,
-                found.Context.PublisherName,
-                found.Context.User,
-            });
+                found.Kind == ContextKind.Publisher ? "publisher" : "consumer",
+                found.Relay.ToString(),
+                $"{found.PublisherName} ({found.Publisher[..12]})",
+                found.User ?? "",
+            ]);
     });
 
     private static Task<int> RunUse(SettingsReader settings) => BridgeCli.Run(settings, () =>
@@ -158,4 +148,11 @@ internal static class ConfigCommand
         BridgeCli.PrintJson(state.Load(name));
         return ExitCodes.Success;
     });
+}
+
+/// <summary>An identity of this machine, as <c>config get-contexts</c> lists it.</summary>
+internal sealed record ListedContext(string Name, bool IsCurrent, ContextKind Kind, Uri Relay, string Publisher, string PublisherName, string? User)
+{
+    public static ListedContext Of(string name, BridgeContext context, bool isCurrent) =>
+        new(name, isCurrent, context.Kind, context.Relay, context.Publisher, context.PublisherName, context.User);
 }

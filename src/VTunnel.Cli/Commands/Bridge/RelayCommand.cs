@@ -148,18 +148,16 @@ internal static partial class RelayCommand
         var rows = store.List().Select(known =>
         {
             var now = status?.Publishers.FirstOrDefault(publisher => publisher.Fingerprint == known.Fingerprint);
-            return new
-            {
+            return new ListedPublisher(
                 known.Name,
                 known.Fingerprint,
                 known.Enrolled,
-                RelayIsRunning = status is not null,
-                IsConnected = now?.IsConnected ?? false,
+                RelayIsRunning: status is not null,
+                now?.IsConnected ?? false,
                 now?.Remote,
-                Streams = now?.Streams ?? 0,
-                BytesFromConsumers = now?.BytesFromConsumers ?? 0,
-                BytesFromPublisher = now?.BytesFromPublisher ?? 0,
-            };
+                now?.Streams ?? 0,
+                now?.BytesFromConsumers ?? 0,
+                now?.BytesFromPublisher ?? 0);
         }).ToList();
         return BridgeCli.PrintList(
             settings,
@@ -329,3 +327,15 @@ internal static partial class RelayCommand
     [LoggerMessage(9203, LogLevel.Warning, "The path of {StateDir} is too long for a socket: 'vtunnel relay list' and 'vtunnel status' will not know how things are now")]
     private static partial void LogNoStatus(ILogger logger, string stateDir);
 }
+
+/// <summary>An enrolled publisher, as <c>relay list</c> shows it.</summary>
+internal sealed record ListedPublisher(
+    string Name,
+    string Fingerprint,
+    DateTimeOffset Enrolled,
+    bool RelayIsRunning,
+    bool IsConnected,
+    string? Remote,
+    int Streams,
+    long BytesFromConsumers,
+    long BytesFromPublisher);
