@@ -56,6 +56,23 @@ internal static class DemoCommand
         // All of it is on this machine: a proxy that the environment names cannot reach it.
         HttpClient.DefaultProxy = new WebProxy();
         using var interrupts = new Interrupts();
+        try
+        {
+            return await ShowAsync(once, level, format, interrupts);
+        }
+        catch (OperationCanceledException) when (interrupts.Stopping.IsCancellationRequested)
+        {
+            return ExitCodes.Success;
+        }
+        catch (Exception e) when (e is TimeoutException or TunnelConnectException or ListenRefusedException or IOException or SocketException)
+        {
+            // The log is written by now: what became of the demo is the last line.
+            return Terminal.Fail(ExitCodes.DemoFailed, $"the demo failed: {e.Message}");
+        }
+    }
+
+    private static async Task<int> ShowAsync(bool once, LogLevel level, LogFormat format, Interrupts interrupts)
+    {
         var token = AccessTokens.Generate();
         var page = DemoPage.Create();
 
@@ -95,15 +112,7 @@ internal static class DemoCommand
 
             Console.Out.WriteLine("Ctrl-C ends.");
             await client.Completion.WaitAsync(interrupts.Stopping);
-            return Terminal.Fail(ExitCodes.DemoFailed, "the demo failed: its client has ended");
-        }
-        catch (OperationCanceledException) when (interrupts.Stopping.IsCancellationRequested)
-        {
-            return ExitCodes.Success;
-        }
-        catch (Exception e) when (e is TimeoutException or TunnelConnectException or ListenRefusedException or IOException or SocketException)
-        {
-            return Terminal.Fail(ExitCodes.DemoFailed, $"the demo failed: {e.Message}");
+            throw new IOException("its client has ended");
         }
         finally
         {
