@@ -394,6 +394,29 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         Assert.False(shown.RootElement.TryGetProperty("expires", out _));
     }
 
+    /// <summary>Members that have no value are left out.</summary>
+    [Theory]
+    [InlineData("publisher", "list users --json", "name key_fingerprint single_session maps apps grants")]
+    [InlineData("publisher", "list apps --json", "name maps")]
+    [InlineData("publisher", "audit --limit 1 --json", "time kind")]
+    [InlineData("publisher", "config get-contexts --json", "name is_current kind relay publisher publisher_name")]
+    [InlineData("publisher", "config view", "version kind relay relay_id publisher publisher_name")]
+    [InlineData("relay", "relay list --json", "name fingerprint enrolled relay_is_running is_connected remote streams bytes_from_consumers bytes_from_publisher")]
+    public async Task Scripts_get_json_from_whatever_lists_or_shows(string state, string command, string members)
+    {
+        var lab = shared.Lab;
+        if (command.StartsWith("list users", StringComparison.Ordinal))
+            await lab.RunAsync("publisher", "create", "user", "json", "-m", "2223:22");
+        if (command.StartsWith("list apps", StringComparison.Ordinal))
+            await lab.RunAsync("publisher", "create", "app", "json", "-m", "8082:80");
+
+        using var shown = JsonDocument.Parse((await lab.RunAsync(state, command.Split(' '))).Output);
+        var one = shown.RootElement.ValueKind == JsonValueKind.Array ? shown.RootElement.EnumerateArray().Last() : shown.RootElement;
+        Assert.Superset(members.Split(' ').ToHashSet(), one.EnumerateObject().Select(member => member.Name).ToHashSet());
+        if (one.TryGetProperty("kind", out var kind))
+            Assert.Equal(JsonValueKind.String, kind.ValueKind);
+    }
+
     [Fact]
     public async Task Quiet_commands_print_the_value_alone()
     {
