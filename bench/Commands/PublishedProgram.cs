@@ -19,7 +19,8 @@ internal static class PublishedProgram
         if (!Directory.Exists(project))
             throw new BenchException($"the program's sources are not in {project}: say with --program which program to measure");
 
-        var folder = Path.Combine(root, "bench", "obj", "program");
+        // In a folder of its own: files of a program for a runtime beside it would make it look like one.
+        var folder = Path.Combine(root, "bench", "obj", "native");
         var runtime = $"linux-{RuntimeInformation.OSArchitecture.ToString().ToLowerInvariant()}";
         var start = new ProcessStartInfo("dotnet", ["publish", project, "-c", "Release", "-r", runtime, "-o", folder, "-nologo", "-v", "quiet"])
         {
