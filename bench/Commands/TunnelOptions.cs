@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.CommandLine.Parsing;
 using System.Globalization;
 using VTunnel.Bench.Candidates;
 using VTunnel.Bench.Scenarios;
@@ -15,7 +14,10 @@ internal static class TunnelOptions
         scenario.Description = $"What to measure, with commas between: {string.Join(", ", BenchPlan.StandardScenarios)}; proxy, the HTTP proxy beside nginx; volume, memory after moving much, which takes long; scale, thousands of streams and of sessions; and bridge, two networks through a relay.";
         var protocol = List("--protocol", "v2,v1", ["v1", "v2"]);
         protocol.Description = "Protocols of the program, with commas between.";
-        var streams = new Option<int[]>("--streams") { Description = "Numbers of streams for throughput, 1 to 1000, with commas between.", DefaultValueFactory = _ => [1, 8, 64], CustomParser = ParseNumbers };
+        var streams = Numbers("--streams", [1, 8, 64]);
+        streams.Description = "Numbers of streams for throughput, 1 to 1000, with commas between.";
+        var connecting = Numbers("--connecting", [BenchPlan.StandardConnecting]);
+        connecting.Description = "How many connect at once for connects, 1 to 1000, with commas between.";
         var seconds = new Option<double>("--seconds") { Description = "How long each measurement takes.", DefaultValueFactory = _ => 0.25 };
         var rounds = new Option<int>("--rounds") { Description = "How often everything is measured.", DefaultValueFactory = _ => 3 };
         var idleStreams = new Option<int>("--idle-streams") { Description = "How many streams the scenario idle opens.", DefaultValueFactory = _ => 2000 };
@@ -38,7 +40,7 @@ internal static class TunnelOptions
         });
 
         var command = new Command(name, description);
-        foreach (var option in (Option[])[scenario, protocol, streams, seconds, rounds, idleStreams, scaleStreams, scaleSessions, volume, json, program])
+        foreach (var option in (Option[])[scenario, protocol, streams, connecting, seconds, rounds, idleStreams, scaleStreams, scaleSessions, volume, json, program])
             command.Options.Add(option);
         if (withPeers)
             command.Options.Add(peers);
@@ -50,6 +52,7 @@ internal static class TunnelOptions
                 Scenarios = parsed.GetRequiredValue(scenario),
                 Protocols = parsed.GetRequiredValue(protocol),
                 Streams = parsed.GetRequiredValue(streams),
+                Connecting = parsed.GetRequiredValue(connecting),
                 Window = TimeSpan.FromSeconds(parsed.GetValue(seconds)),
                 Rounds = parsed.GetValue(rounds),
                 IdleStreams = parsed.GetValue(idleStreams),
@@ -76,19 +79,23 @@ internal static class TunnelOptions
         },
     };
 
-    private static int[] ParseNumbers(ArgumentResult result)
+    private static Option<int[]> Numbers(string name, int[] defaults) => new(name)
     {
-        var numbers = new List<int>();
-        foreach (var text in result.Tokens.SelectMany(token => token.Value.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries)))
+        DefaultValueFactory = _ => defaults,
+        CustomParser = result =>
         {
-            if (int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var number) && number is >= 1 and <= 1000)
-                numbers.Add(number);
-            else
-                result.AddError($"--streams '{text}': it is a number from 1 to 1000");
-        }
+            var numbers = new List<int>();
+            foreach (var text in result.Tokens.SelectMany(token => token.Value.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries)))
+            {
+                if (int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var number) && number is >= 1 and <= 1000)
+                    numbers.Add(number);
+                else
+                    result.AddError($"{name} '{text}': it is a number from 1 to 1000");
+            }
 
-        return [.. numbers.Distinct()];
-    }
+            return [.. numbers.Distinct()];
+        },
+    };
 
     private static void Check<T>(Option<T> option, Func<T, bool> isValid, string range) => option.Validators.Add(result =>
     {

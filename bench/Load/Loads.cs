@@ -107,16 +107,15 @@ internal static class Loads
         return times;
     }
 
-    /// <summary>Connect, one byte each way, close, from four threads, for a time.</summary>
+    /// <summary>Connect, one byte each way, close, from as many threads as connect at once, for a time.</summary>
     /// <returns>Connections per second, and CPU seconds of the candidate for a thousand.</returns>
-    public static (double PerSecond, double CpuSecondsPerThousand) Connects(Candidate candidate, TimeSpan window)
+    public static (double PerSecond, double CpuSecondsPerThousand) Connects(Candidate candidate, int atOnce, TimeSpan window)
     {
-        const int Threads = 4;
         Exception? failure = null;
-        var counts = new long[Threads];
+        var counts = new long[atOnce];
         var cpuBefore = candidate.CpuTime();
         var started = Stopwatch.GetTimestamp();
-        var threads = Enumerable.Range(0, Threads).Select(i => LoadTarget.Start("connect", () =>
+        var threads = Enumerable.Range(0, atOnce).Select(i => LoadTarget.Start("connect", () =>
         {
             try
             {

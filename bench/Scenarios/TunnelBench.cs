@@ -14,6 +14,9 @@ internal sealed record BenchPlan
 {
     public static readonly string[] StandardScenarios = ["throughput", "latency", "connects", "idle", "fairness", "wan", "resume"];
 
+    /// <summary>How many connect at once where nothing else was asked for.</summary>
+    public const int StandardConnecting = 4;
+
     public required IReadOnlyList<string> Arguments { get; init; }
 
     /// <summary>The vtunnel program.</summary>
@@ -24,6 +27,9 @@ internal sealed record BenchPlan
     public IReadOnlyList<string> Protocols { get; init; } = ["v2", "v1"];
 
     public IReadOnlyList<int> Streams { get; init; } = [1, 8, 64];
+
+    /// <summary>How many connect at once.</summary>
+    public IReadOnlyList<int> Connecting { get; init; } = [StandardConnecting];
 
     public IReadOnlyList<Peer> Peers { get; init; } = [];
 
@@ -213,13 +219,13 @@ internal sealed class TunnelBench : IDisposable
 
         if (Wants("connects"))
         {
-            steps.Add(new Step("connections", (candidate, round) =>
+            steps.AddRange(_plan.Connecting.Select(atOnce => new Step($"connections, {atOnce} at once", (candidate, round) =>
             {
-                var (rate, cpu) = Loads.Connects(candidate, _window);
-                Add("connects", "one-byte", candidate, "rate", "1/s", round, rate);
+                var (rate, cpu) = Loads.Connects(candidate, atOnce, _window);
+                Add("connects", $"at-once-{atOnce}", candidate, "rate", "1/s", round, rate);
                 if (candidate.Processes.Count > 0)
-                    Add("connects", "one-byte", candidate, "cpu", "ms/connection", round, cpu);
-            }));
+                    Add("connects", $"at-once-{atOnce}", candidate, "cpu", "ms/connection", round, cpu);
+            })));
         }
 
         if (Wants("fairness"))
@@ -435,7 +441,7 @@ internal sealed class TunnelBench : IDisposable
             }
         }
 
-        var (rate, _) = Loads.Connects(proxied, _window);
+        var (rate, _) = Loads.Connects(proxied, BenchPlan.StandardConnecting, _window);
         Add("proxy", "connects", fresh, "rate", "1/s", round, rate);
     }
 

@@ -126,12 +126,13 @@ public sealed class BenchTests
     [Fact]
     public async Task Wrong_options_are_all_named_before_anything_starts()
     {
-        var run = await RunAsync("tunnel", "--scenario", "speed", "--rounds", "0", "--streams", "many", "--program", "/no/such/file");
+        var run = await RunAsync("tunnel", "--scenario", "speed", "--rounds", "0", "--streams", "many", "--connecting", "0", "--program", "/no/such/file");
 
         Assert.Equal(2, run.ExitCode);
         Assert.Contains("--scenario 'speed': it is one of throughput, latency", run.StandardError, StringComparison.Ordinal);
         Assert.Contains("--rounds '0': it is 1 to 1000", run.StandardError, StringComparison.Ordinal);
         Assert.Contains("--streams 'many': it is a number from 1 to 1000", run.StandardError, StringComparison.Ordinal);
+        Assert.Contains("--connecting '0': it is a number from 1 to 1000", run.StandardError, StringComparison.Ordinal);
         Assert.Contains("--program '/no/such/file': there is no such file", run.StandardError, StringComparison.Ordinal);
     }
 
