@@ -69,11 +69,11 @@ public sealed class TlsHandshakeTests : IDisposable
     public async Task An_authority_that_is_not_trusted_is_named()
     {
         await using var server = new TlsServer(_authority.Issue(["localhost"]), TlsServer.EchoAsync);
-        await AssertRefusedAsync(server, new TlsTrustOptions(), "its issuer 'CN=Test Authority' is not trusted");
+        await AssertRefusedAsync(server, new TlsTrustOptions(), "its issuer 'CN=Test Authority' is not trusted (to trust it: --target-ca FILE)");
 
         using var other = new TestAuthority("Other Authority");
         await AssertRefusedAsync(
-            server, new TlsTrustOptions { CertificateAuthorityFile = other.PemFile }, "its issuer 'CN=Test Authority' is not trusted");
+            server, new TlsTrustOptions { CertificateAuthorityFile = other.PemFile }, "its issuer 'CN=Test Authority' is not trusted (to trust it: --target-ca FILE)");
     }
 
     [Fact]
@@ -108,7 +108,7 @@ public sealed class TlsHandshakeTests : IDisposable
         var now = TimeProvider.System.GetUtcNow();
         using var certificate = request.CreateSelfSigned(now.AddDays(-1), now.AddDays(1));
         await using var server = new TlsServer(certificate, TlsServer.EchoAsync);
-        await AssertRefusedAsync(server, new TlsTrustOptions(), "it is self-signed ('CN=localhost') and not trusted");
+        await AssertRefusedAsync(server, new TlsTrustOptions(), "it is self-signed ('CN=localhost') and not trusted (to trust it: --target-ca FILE)");
 
         var pem = Path.Combine(Path.GetTempPath(), $"vtunnel-test-{Guid.NewGuid():N}.pem");
         await File.WriteAllTextAsync(pem, certificate.ExportCertificatePem());
