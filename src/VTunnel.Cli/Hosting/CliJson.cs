@@ -29,6 +29,7 @@ namespace VTunnel.Cli.Hosting;
 [JsonSerializable(typeof(IReadOnlyList<AuditRecord>))]
 [JsonSerializable(typeof(IReadOnlyList<ListedContext>))]
 [JsonSerializable(typeof(IReadOnlyList<ListedPublisher>))]
+[JsonSerializable(typeof(IReadOnlyList<OpenInvitation>))]
 [JsonSerializable(typeof(JsonObject))]
 internal sealed partial class CliJson : JsonSerializerContext
 {

@@ -513,6 +513,42 @@ public sealed class StateTests
     }
 
     [Fact]
+    public void An_invitation_is_listed_while_it_can_be_used_and_enrols_nobody_once_it_is_withdrawn()
+    {
+        using var folder = new TempDirectory();
+        using var store = RelayStore.Initialize(folder.File("relay"), "localhost", new Uri("ws://localhost/"));
+        using var office = PublisherIdentity.Create();
+        var now = DateTimeOffset.FromUnixTimeSeconds(Now.ToUnixTimeSeconds()); // The file keeps milliseconds.
+        store.Invite(now - TimeSpan.FromHours(2), TimeSpan.FromHours(1));
+        var used = store.Invite(now - TimeSpan.FromMinutes(3), TimeSpan.FromHours(1));
+        Assert.Null(store.Enrol(used, office.Certificate, "office", now));
+        var (byCode, byId, kept) = (
+            store.Invite(now - TimeSpan.FromMinutes(2), TimeSpan.FromHours(1)), store.Invite(now - TimeSpan.FromMinutes(1), TimeSpan.FromHours(1)), store.Invite(now, TimeSpan.FromHours(1)));
+
+        var open = store.ListInvitations(now);
+        Assert.Equal([now - TimeSpan.FromMinutes(2), now - TimeSpan.FromMinutes(1), now], open.Select(invitation => invitation.Created));
+        Assert.Equal(open[0].Created + TimeSpan.FromHours(1), open[0].Expires);
+
+        Assert.Equal(open[0], store.Withdraw(byCode.ToUpperInvariant(), now));
+        Assert.Equal(open[1], store.Withdraw(open[1].Id[..6], now));
+        Assert.Equal([open[2]], store.ListInvitations(now));
+        Assert.Contains("no such code", store.Enrol(byCode, office.Certificate, "office", now), StringComparison.Ordinal);
+        Assert.Contains("no such code", store.Enrol(byId, office.Certificate, "office", now), StringComparison.Ordinal);
+        Assert.Equal([open[0].Id, open[1].Id], store.ReadAudit(null, null, 2).Select(record => record.Detail));
+
+        foreach (var gone in new[] { used, byCode, open[0].Id, open[2].Id[..5] })
+        {
+            var e = Assert.Throws<BridgeException>(() => store.Withdraw(gone, now));
+            Assert.Contains("'vtunnel relay invitations' shows which are open", e.Message, StringComparison.Ordinal);
+            Assert.DoesNotContain(gone, e.Message, StringComparison.Ordinal);
+        }
+
+        Assert.Null(store.Enrol(used, office.Certificate, "office", now));
+        Assert.Null(store.Enrol(kept, office.Certificate, "office", now));
+        Assert.Empty(store.ListInvitations(now));
+    }
+
+    [Fact]
     public void Two_targets_cannot_share_a_local_port_and_nothing_is_kept_of_the_attempt()
     {
         using var folder = new TempDirectory();

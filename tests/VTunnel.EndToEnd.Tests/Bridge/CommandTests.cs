@@ -349,6 +349,28 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         await Payload.EchoOnceAsync(local).WaitAsync(TestTimeouts.Step);
     }
 
+    [Fact]
+    public async Task An_invitation_that_is_withdrawn_enrols_nobody()
+    {
+        await using var lab = await BridgeLab.StartAsync();
+        Assert.Contains("No invitation is open. Next: vtunnel relay invite", (await lab.RunAsync("relay", "relay", "invitations")).Output, StringComparison.Ordinal);
+        var invited = (await lab.RunAsync("relay", "relay", "invite")).Output;
+        Assert.Contains("To withdraw it:           vtunnel relay withdraw CODE", invited, StringComparison.Ordinal);
+        var code = System.Text.RegularExpressions.Regex.Match(invited, "([a-z2-9]{4}-){7}[a-z2-9]{4}").Value;
+        var id = (await lab.RunAsync("relay", "relay", "invitations", "--quiet")).Output.Trim();
+        Assert.Matches("^[0-9a-f]{12}$", id);
+        Assert.Contains(id, (await lab.RunAsync("relay", "relay", "invitations")).Output, StringComparison.Ordinal);
+
+        Assert.Contains($"Invitation {id} of ", (await lab.RunAsync("relay", "relay", "withdraw", code)).Output, StringComparison.Ordinal);
+
+        var refused = await lab.TryRunAsync("late", "join", lab.Url, code);
+        Assert.NotEqual(0, refused.ExitCode);
+        var again = await lab.TryRunAsync("relay", "relay", "withdraw", id);
+        Assert.Equal(2, again.ExitCode);
+        Assert.Contains("'vtunnel relay invitations' shows which are open", again.Errors[0], StringComparison.Ordinal);
+        Assert.Contains("withdrawn", (await lab.RunAsync("relay", "audit")).Output, StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData("wss://relay.example.com/", "relay --tls-cert fullchain.pem --tls-key privkey.pem")]
     [InlineData("wss://relay.example.com:8443/", "relay --tls-cert fullchain.pem --tls-key privkey.pem --port 8443")]
@@ -401,6 +423,7 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
     [InlineData("publisher", "audit --limit 1 --json", "time kind")]
     [InlineData("publisher", "config get-contexts --json", "name is_current kind relay publisher publisher_name")]
     [InlineData("publisher", "config view", "version kind relay relay_id publisher publisher_name")]
+    [InlineData("relay", "relay invitations --json", "id created expires")]
     [InlineData("relay", "relay list --json", "name fingerprint enrolled relay_is_running is_connected remote streams bytes_from_consumers bytes_from_publisher")]
     public async Task Scripts_get_json_from_whatever_lists_or_shows(string state, string command, string members)
     {
@@ -409,6 +432,8 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
             await lab.RunAsync("publisher", "create", "user", "json", "-m", "2223:22");
         if (command.StartsWith("list apps", StringComparison.Ordinal))
             await lab.RunAsync("publisher", "create", "app", "json", "-m", "8082:80");
+        if (command.StartsWith("relay invitations", StringComparison.Ordinal))
+            await lab.RunAsync("relay", "relay", "invite");
 
         using var shown = JsonDocument.Parse((await lab.RunAsync(state, command.Split(' '))).Output);
         var one = shown.RootElement.ValueKind == JsonValueKind.Array ? shown.RootElement.EnumerateArray().Last() : shown.RootElement;

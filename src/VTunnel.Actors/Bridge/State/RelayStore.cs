@@ -13,6 +13,17 @@ public sealed record RelaySettings(string Id, string Domain, Uri Url);
 /// <summary>An enrolled publisher. The certificate is public.</summary>
 public sealed record EnrolledPublisher(string Fingerprint, string Name, byte[] Certificate, DateTimeOffset Enrolled);
 
+/// <summary>An invitation that can be used yet. Its code is not kept.</summary>
+/// <param name="Id">The first 12 hexadecimal digits of the code's hash: what it is called where the code must not be seen.</param>
+/// <param name="Created">When it was made.</param>
+/// <param name="Expires">Until when it can be used.</param>
+public sealed record OpenInvitation(string Id, DateTimeOffset Created, DateTimeOffset Expires)
+{
+    private const int IdLength = 12;
+
+    internal static string IdOf(string hash) => hash[..IdLength];
+}
+
 /// <summary>A relay's state: who it is, who is enrolled, which invitations are open. Nothing in it is secret.</summary>
 public sealed class RelayStore : IDisposable
 {
@@ -95,17 +106,49 @@ public sealed class RelayStore : IDisposable
     public string Invite(DateTimeOffset now, TimeSpan validity)
     {
         var code = InvitationCode.Create();
+        var hash = InvitationCode.Hash(code);
         _file.Write(database =>
         {
             database.Run("DELETE FROM invitations WHERE expires < $old", ("$old", AuditTable.Text(now - TimeSpan.FromDays(30))));
             database.Run(
                 "INSERT INTO invitations (hash, created, expires) VALUES ($hash, $now, $expires)",
-                ("$hash", InvitationCode.Hash(code)),
+                ("$hash", hash),
                 ("$now", AuditTable.Text(now)),
                 ("$expires", AuditTable.Text(now + validity)));
-            AuditTable.Add(database, [new AuditRecord(now, "invited", null, Detail: $"valid until {AuditTable.Text(now + validity)}")]);
+            AuditTable.Add(database, [new AuditRecord(now, "invited", null, Detail: $"{OpenInvitation.IdOf(hash)}, valid until {AuditTable.Text(now + validity)}")]);
         });
         return code;
+    }
+
+    /// <summary>The invitations that can be used yet, the oldest first.</summary>
+    public IReadOnlyList<OpenInvitation> ListInvitations(DateTimeOffset now) => _file.Read(database => OpenInvitations(database, now));
+
+    /// <summary>Withdraws an invitation, named by its code or by the beginning of its id.</summary>
+    /// <exception cref="BridgeException">There is none that could be used, or more than one.</exception>
+    public OpenInvitation Withdraw(string which, DateTimeOffset now)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(which);
+        return _file.Write(database =>
+        {
+            var code = OpenInvitation.IdOf(InvitationCode.Hash(which));
+            var found = OpenInvitations(database, now)
+                .Where(open => open.Id == code || (which.Length >= 6 && open.Id.StartsWith(which, StringComparison.OrdinalIgnoreCase)))
+                .ToList();
+            switch (found.Count)
+            {
+                case 0:
+                    // What was given may be a code, and an error may end up in a log.
+                    throw new BridgeException(
+                        BridgeError.Invalid,
+                        "there is no such invitation, or it was used or has expired; 'vtunnel relay invitations' shows which are open, 'vtunnel relay list' who has used one");
+                case > 1:
+                    throw new BridgeException(BridgeError.Invalid, $"{found.Count} invitations begin with '{which}'; give more of its id");
+            }
+
+            database.Run("DELETE FROM invitations WHERE substr(hash, 1, length($id)) = $id AND used_by IS NULL", ("$id", found[0].Id));
+            AuditTable.Add(database, [new AuditRecord(now, "withdrawn", null, Detail: found[0].Id)]);
+            return found[0];
+        });
     }
 
     /// <summary>
@@ -201,6 +244,11 @@ public sealed class RelayStore : IDisposable
 
     /// <inheritdoc />
     public void Dispose() => _file.Dispose();
+
+    private static List<OpenInvitation> OpenInvitations(SqliteFile.Database database, DateTimeOffset now) => database.Query(
+        "SELECT hash, created, expires FROM invitations WHERE used_by IS NULL AND expires > $now ORDER BY created, hash",
+        row => new OpenInvitation(OpenInvitation.IdOf(row.GetString(0)), AuditTable.Time(row.GetString(1)), AuditTable.Time(row.GetString(2))),
+        ("$now", AuditTable.Text(now)));
 
     private static string? WhyNotEnrolled(SqliteFile.Database database, string hash, string fingerprint, DateTimeOffset now)
     {

@@ -38,6 +38,7 @@ internal static partial class RelayCommand
     private static readonly OptionSpec MaxBandwidth = new("max-bandwidth", "BYTES", "How many bytes per second a publisher and its users may move, both directions together; 0 is no limit.") { Default = "0" };
     private static readonly OptionSpec HandshakeTimeout = new("handshake-timeout", "DURATION", "How long a connection may take until somebody is admitted on it.") { Default = "10s" };
     private static readonly OptionSpec Expires = new("expires", "DURATION", "How long the code can be used.") { CommandLineOnly = true, Default = "24h" };
+    private static readonly ArgumentSpec WhichInvitation = new("INVITATION", "its code, or the first letters of its id (at least 6)");
     private static readonly ArgumentSpec Which = new("PUBLISHER", "its name, or the first letters of its fingerprint (at least 6)");
 
     private static readonly CommandSpec Init = new("init", "Set up a relay on this machine.")
@@ -52,6 +53,21 @@ internal static partial class RelayCommand
         Options = [Expires, BridgeCli.StateDir, BridgeCli.Quiet],
         Examples = [new("", "vtunnel relay invite"), new("For a script:", "CODE=$(vtunnel relay invite --quiet)")],
         Run = RunInvite,
+    };
+
+    private static readonly CommandSpec Invitations = new("invitations", "List the invitations that can be used yet.")
+    {
+        Options = [BridgeCli.Json, BridgeCli.StateDir, BridgeCli.Quiet],
+        Examples = [new("", "vtunnel relay invitations")],
+        Run = RunInvitations,
+    };
+
+    private static readonly CommandSpec Withdraw = new("withdraw", "Withdraw an invitation; its code enrols nobody from now on.")
+    {
+        Arguments = [WhichInvitation],
+        Options = [BridgeCli.StateDir, BridgeCli.Quiet],
+        Examples = [new("", "vtunnel relay withdraw 4f1c09")],
+        Run = RunWithdraw,
     };
 
     private static readonly CommandSpec List = new("list", "List the publishers that are enrolled, and how they are now.")
@@ -77,7 +93,7 @@ internal static partial class RelayCommand
             Host, Port, TlsCert, TlsKey, NoTls, BehindProxy, Cover, MaxConnections, MaxStreams, MaxStreamsPerUser, MaxBandwidth, HandshakeTimeout,
             BridgeCli.StateDir, CommonOptions.LogLevel, CommonOptions.LogFormat, CommonOptions.Config,
         ],
-        Commands = [Init, Invite, List, Remove],
+        Commands = [Init, Invite, Invitations, Withdraw, List, Remove],
         Examples =
         [
             new("With TLS of its own:", "vtunnel relay --tls-cert fullchain.pem --tls-key privkey.pem"),
@@ -136,7 +152,32 @@ internal static partial class RelayCommand
                 "",
                 $"    {code}",
                 "",
-                $"Next, on the publisher:   vtunnel join {store.Settings.Url} {code}");
+                $"Next, on the publisher:   vtunnel join {store.Settings.Url} {code}",
+                $"To withdraw it:           {BridgeCli.Command(settings, "relay withdraw CODE")}");
+        });
+    }
+
+    private static Task<int> RunInvitations(SettingsReader settings) => BridgeCli.Run(settings, () =>
+    {
+        using var store = RelayStore.Open(BridgeCli.State(settings).Path);
+        return BridgeCli.PrintList(
+            settings,
+            store.ListInvitations(TimeProvider.System.GetUtcNow()),
+            invitation => invitation.Id,
+            $"No invitation is open. Next: {BridgeCli.Command(settings, "relay invite")}",
+            ["ID", "CREATED", "EXPIRES"],
+            invitation => [invitation.Id, BridgeCli.Time(invitation.Created), BridgeCli.Time(invitation.Expires)]);
+    });
+
+    private static Task<int> RunWithdraw(SettingsReader settings)
+    {
+        if (settings.Arguments is [""])
+            settings.Fault(WhichInvitation, "", "say which one; 'vtunnel relay invitations' shows which are open");
+        return BridgeCli.Run(settings, () =>
+        {
+            using var store = RelayStore.Open(BridgeCli.State(settings).Path);
+            var withdrawn = store.Withdraw(settings.Arguments[0], TimeProvider.System.GetUtcNow());
+            return BridgeCli.Tell(settings, withdrawn.Id, $"Invitation {withdrawn.Id} of {BridgeCli.Time(withdrawn.Created)} is withdrawn.");
         });
     }
 
