@@ -30,6 +30,12 @@ public sealed record BridgeSessionOptions
     /// <summary>Streams of one session at a time. Default 4,096. A further one is refused.</summary>
     public int MaxStreams { get; set; } = 4096;
 
+    /// <summary>
+    /// Publisher: streams of one user at a time, in all its sessions together. Default 4,096. A further one is refused. Each may
+    /// hold 256 KiB that the user does not read.
+    /// </summary>
+    public int MaxStreamsPerUser { get; set; } = 4096;
+
     /// <summary>Consumer: visitors that wait while there is no session. Default 128; further ones are turned away.</summary>
     public int MaxWaitingVisitors { get; set; } = 128;
 

@@ -28,6 +28,8 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     private readonly CancellationTokenSource _stopping = new();
     private readonly Dictionary<string, BridgeUser> _usersByKey = [];
     private readonly Dictionary<IActorRef, Session> _sessions = [];
+    private readonly Dictionary<string, StreamPlaces> _placesByKey = [];
+    private readonly ReplacedSessions _replaced = new();
     private readonly List<IActorRef> _stopAskers = [];
     private readonly List<Arrived> _undecided = [];
     private readonly Dictionary<string, int> _handshakesByUser = [];
@@ -61,6 +63,9 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     private sealed record Session(string Name, string User, string UserKey, LinkId Link)
     {
         public string? ExpelledBecause { get; set; }
+
+        /// <summary>Ended by a newer one of its user.</summary>
+        public bool IsReplaced { get; set; }
 
         public bool IsLoggedOut { get; set; }
     }
@@ -263,7 +268,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
             // Whoever resumes a session must be the user that it belongs to, whatever else it knows.
             var known = _sessions.FirstOrDefault(session => session.Value.Link == arrived.Hello.LinkId && session.Value.UserKey == arrived.UserKey);
             if (known.Key is null)
-                Refuse(arrived, LinkRefusal.UnknownLink);
+                Refuse(arrived, _replaced.Find(arrived.Hello.LinkId, arrived.UserKey) is { } why ? new LinkRefusal(LinkRefusalCode.NotAdmitted, why) : LinkRefusal.UnknownLink);
             else if (known.Value.ExpelledBecause is { } reason)
                 Refuse(arrived, new LinkRefusal(LinkRefusalCode.NotAdmitted, reason));
             else
@@ -274,7 +279,10 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         if (user!.SingleSession)
         {
             foreach (var (other, session) in _sessions.Where(session => session.Value.UserKey == arrived.UserKey))
+            {
+                session.IsReplaced = session.ExpelledBecause is null;
                 Expel(other, session, $"user '{user.Name}' may have one session only, and has connected from {arrived.Remote}");
+            }
         }
         else if (_sessions.Values.Count(session => session.UserKey == arrived.UserKey) >= Options.MaxSessionsPerUser)
         {
@@ -288,8 +296,10 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         var name = $"{_prefix}{_nextSession++}";
         var wire = SessionWires.ForPublisher(Options, arrived.Carrier, arrived.Hello, out var link);
         var context = new SessionContext(name, wire, user.Name, _extensions, _parts.Metrics.For(TunnelRole.Server), Logger);
+        if (!_placesByKey.TryGetValue(arrived.UserKey, out var places))
+            _placesByKey.Add(arrived.UserKey, places = new StreamPlaces(Options.MaxStreamsPerUser));
         var actor = Context.Watch(Context.ActorOf(
-            PublisherSessionActor.Props(context, user, Options, _parts.Targets, _audit, _parts.Clock), name));
+            PublisherSessionActor.Props(context, user, Options, places, _parts.Targets, _audit, _parts.Clock), name));
         _sessions.Add(actor, new Session(name, user.Name, arrived.UserKey, link));
         Logger.UserConnected(user.Name, name);
         Audit(new AuditRecord(Now, "login", user.Name, Detail: $"{name} from {arrived.Remote}"));
@@ -379,6 +389,10 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
 
             // One that is cut off while it has no connection ends without a word of its own.
             LogOut(session, session.ExpelledBecause ?? "stopped");
+            if (session.IsReplaced)
+                _replaced.Add(session.Link, session.UserKey, session.ExpelledBecause!);
+            if (_sessions.Values.All(other => other.UserKey != session.UserKey))
+                _placesByKey.Remove(session.UserKey);
         }
 
         if (_isStopping && _sessions.Count == 0)

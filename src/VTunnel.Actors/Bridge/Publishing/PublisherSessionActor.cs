@@ -60,6 +60,7 @@ internal sealed class PublisherSessionActor : SessionActor
     private const int MaxChecks = 16;
 
     private readonly BridgeSessionOptions _options;
+    private readonly StreamPlaces _places;
     private readonly ITargetDialer _dialer;
     private readonly IActorRef _audit;
     private readonly TimeProvider _clock;
@@ -71,9 +72,10 @@ internal sealed class PublisherSessionActor : SessionActor
     private bool _isExpelled;
 
     public PublisherSessionActor(
-        SessionContext session, BridgeUser user, BridgeSessionOptions options, ITargetDialer dialer, IActorRef audit, TimeProvider clock)
+        SessionContext session, BridgeUser user, BridgeSessionOptions options, StreamPlaces places, ITargetDialer dialer, IActorRef audit, TimeProvider clock)
         : base(session)
     {
+        _places = places;
         _user = user;
         _remote = session.Wire.RemoteName;
         _options = options;
@@ -83,8 +85,8 @@ internal sealed class PublisherSessionActor : SessionActor
     }
 
     public static Props Props(
-        SessionContext session, BridgeUser user, BridgeSessionOptions options, ITargetDialer dialer, IActorRef audit, TimeProvider clock) =>
-        Akka.Actor.Props.Create(() => new PublisherSessionActor(session, user, options, dialer, audit, clock));
+        SessionContext session, BridgeUser user, BridgeSessionOptions options, StreamPlaces places, ITargetDialer dialer, IActorRef audit, TimeProvider clock) =>
+        Akka.Actor.Props.Create(() => new PublisherSessionActor(session, user, options, places, dialer, audit, clock));
 
     private sealed record CutOff
     {
@@ -208,6 +210,13 @@ internal sealed class PublisherSessionActor : SessionActor
             return;
         }
 
+        if (!_places.TryTake())
+        {
+            Pump.Reset(requested.Key);
+            Notify($"you have {_options.MaxStreamsPerUser} streams in all your sessions, which is the limit; a further one was refused");
+            return;
+        }
+
         var info = new StreamInfo(Session.Name, _user.Name, port, remote, grant.Host);
         var rule = new ForwardRule(port, new ForwardTarget(TargetScheme.Tcp, grant.Host, grant.Port));
         var stream = StartStream(
@@ -218,8 +227,15 @@ internal sealed class PublisherSessionActor : SessionActor
 
     protected override void OnStreamGone(IActorRef stream)
     {
-        _open.Remove(stream);
+        if (_open.Remove(stream))
+            _places.Leave();
         base.OnStreamGone(stream);
+    }
+
+    protected override void PostStop()
+    {
+        _places.Leave(_open.Count);
+        base.PostStop();
     }
 
     protected override void OnDraining()
