@@ -23,7 +23,7 @@ public sealed class RelayTlsTests
         await using var lab = await BridgeLab.StartAsync(relayOptions: ["--host", "0.0.0.0", "--behind-proxy"]);
         var ports = FreePorts.Next(4);
         await using var nginx = await StartNginxAsync(certificates, ports[0], lab.Port);
-        await using var caddy = await StartCaddyAsync(folder, certificates, ports[1], lab.Port);
+        await using var caddy = await StartCaddyAsync(certificates, ports[1], lab.Port);
         foreach (var (name, front, local) in new[] { ("by-nginx", ports[0], ports[2]), ("by-caddy", ports[1], ports[3]) })
         {
             lab.Join(name, $"wss://localhost:{front}/", certificates.AuthorityFile);
@@ -95,23 +95,12 @@ public sealed class RelayTlsTests
         }
         """);
 
-    private static async Task<IAsyncDisposable> StartCaddyAsync(TempDirectory folder, TestCertificates certificates, int tlsPort, int relayPort)
-    {
-        var file = folder.Write("Caddyfile", $$"""
-            {
-                admin off
-                auto_https off
-                storage file_system {{folder.File("caddy")}}
-            }
-            https://localhost:{{tlsPort}} {
-                tls {{certificates.CertificateFile}} {{certificates.KeyFile}}
-                reverse_proxy 127.0.0.1:{{relayPort}}
-            }
-            """);
-        var caddy = RunningProgram.Start(Tools.Find("caddy"), ["run", "--config", file, "--adapter", "caddyfile"], new Dictionary<string, string?> { ["HOME"] = folder.Path });
-        await caddy.Output.WaitForAsync("serving initial configuration");
-        return caddy;
-    }
+    private static async Task<IAsyncDisposable> StartCaddyAsync(TestCertificates certificates, int tlsPort, int relayPort) => await Caddy.StartAsync($$"""
+        https://localhost:{{tlsPort}} {
+            tls {{certificates.CertificateFile}} {{certificates.KeyFile}}
+            reverse_proxy 127.0.0.1:{{relayPort}}
+        }
+        """);
 
     private static async Task<int> CurlAsync(TestCertificates certificates, int port) =>
         (await Tools.TryRunAsync("curl", ["-sS", "--cacert", certificates.AuthorityFile, "-o", "/dev/null", $"https://localhost:{port}/"])).ExitCode;

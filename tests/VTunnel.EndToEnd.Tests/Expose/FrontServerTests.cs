@@ -1,12 +1,13 @@
 using Microsoft.AspNetCore.Builder;
+using VTunnel.EndToEnd.Tests.CommandLine;
 using VTunnel.EndToEnd.Tests.Support;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
 
 namespace VTunnel.EndToEnd.Tests.Expose;
 
-/// <summary>nginx in front of the server, as operators put it there.</summary>
-public sealed class NginxTests
+/// <summary>Other people's web servers in front of the server, as operators put them there.</summary>
+public sealed class FrontServerTests
 {
     [Fact]
     public async Task A_client_reaches_its_server_through_nginx()
@@ -57,6 +58,28 @@ public sealed class NginxTests
         await using var server = await ServerProgram.StartAsync(port: serverPort);
         await client.WaitForForwardsAsync();
         await Payload.EchoOnceAsync(port).WaitAsync(TestTimeouts.Step);
+    }
+
+    [Theory]
+    [InlineData("nginx")]
+    [InlineData("caddy")]
+    public async Task What_the_operations_page_puts_in_front_of_a_server_passes_a_tunnel_on(string front)
+    {
+        var page = await File.ReadAllTextAsync(Path.Combine(DocumentationTests.FindRoot(), "docs", "operations.md"));
+        var start = page.IndexOf($"```{front}\n", StringComparison.Ordinal) + front.Length + 4;
+        var block = page[start..page.IndexOf("```", start, StringComparison.Ordinal)];
+        Assert.Contains("127.0.0.1:3001", block, StringComparison.Ordinal);
+        await using var echo = TargetServer.StartEcho();
+        await using var server = await ServerProgram.StartAsync();
+        block = block.Replace("127.0.0.1:3001", $"127.0.0.1:{server.Port}", StringComparison.Ordinal);
+        var (frontPort, port) = (FreePorts.Next(), FreePorts.Next());
+        await using IAsyncDisposable running = front == "nginx"
+            ? await Nginx.StartAsync(_ => $"server {{ listen 127.0.0.1:{frontPort}; {block} }}")
+            : await Caddy.StartAsync($"http://127.0.0.1:{frontPort} {{\n{block}}}");
+
+        await using var client = await ClientProgram.StartAsync($"ws://127.0.0.1:{frontPort}/tunnel", port, echo.Port);
+
+        await Payload.EchoOnceAsync(port, 1_000_000).WaitAsync(TestTimeouts.Step);
     }
 
     private static Task<Nginx> StartInFrontAsync(int serverPort, string readTimeout) => Nginx.StartAsync(port => $$"""
