@@ -94,8 +94,8 @@ internal sealed class TunnelBench : IDisposable
             + (Wants("throughput") ? _plan.Protocols.Count : 0));
         StartCandidates();
 
-        // Code that was not compiled yet, or not well, costs twice, in the program, the relay and the bench alike, and for seconds of
-        // each kind of load. So everything is done once for nothing.
+        // Code that was not compiled yet, or not well, costs twice, in the relay, the bench and a program that runs on a runtime, and for
+        // seconds of each kind of load. So everything is done once for nothing.
         _window = _plan.Window < LongestWarmUp ? _plan.Window : LongestWarmUp;
         foreach (var step in warmUp)
             Measure(step, WarmUpRound, "warming up");

@@ -24,10 +24,10 @@ internal sealed class OptionFaults : List<OptionFault>
             Add(key, $"{value}", $"must be from {min} to {max}{unit}");
     }
 
-    public void Positive(string key, TimeSpan value)
+    public void Positive(string key, TimeSpan value, string orElse = "")
     {
         if (value <= TimeSpan.Zero || value > LongestTime)
-            Add(key, DurationText.Format(value), $"must be longer than 0s and at most {DurationText.Format(LongestTime)}");
+            Add(key, DurationText.Format(value), $"must be longer than 0s and at most {DurationText.Format(LongestTime)}{orElse}");
     }
 
     public void NotNegative(string key, TimeSpan value)

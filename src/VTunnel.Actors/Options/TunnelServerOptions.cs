@@ -64,7 +64,7 @@ public sealed record TunnelServerOptions
     /// <summary>The bound of all windows of a v2 session beyond 256 KiB a stream, and of what it holds for replay, in bytes. Default 64 MiB; 1 MiB to 1 GiB.</summary>
     public int MaxSessionWindowBytes { get; set; } = 64 * 1024 * 1024;
 
-    /// <summary>Sessions at a time. Default 10,000. A further upgrade is answered 503.</summary>
+    /// <summary>Sessions at a time. Default 10,000. A further client is refused: its upgrade with 503 over v1, its session over v2.</summary>
     public int MaxSessions { get; set; } = 10_000;
 
     /// <summary>Listened ports per session. Default 256. A further listen is answered <c>listen_err</c>.</summary>

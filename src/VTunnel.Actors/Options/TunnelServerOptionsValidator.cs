@@ -30,7 +30,7 @@ public sealed class TunnelServerOptionsValidator : IValidateOptions<TunnelServer
             faults.Add(nameof(options.ListenAddress), null, "an IP address is needed, such as 127.0.0.1");
         faults.Defined(nameof(options.Protocol), options.Protocol);
         if (options.IdleTimeout != Timeout.InfiniteTimeSpan)
-            faults.Positive(nameof(options.IdleTimeout), options.IdleTimeout);
+            faults.Positive(nameof(options.IdleTimeout), options.IdleTimeout, ", or infinite (0 on the command line)");
         faults.Positive(nameof(options.ProbeTimeout), options.ProbeTimeout);
         faults.Positive(nameof(options.HandshakeTimeout), options.HandshakeTimeout);
         faults.NotNegative(nameof(options.DrainTimeout), options.DrainTimeout);

@@ -46,6 +46,8 @@ internal static class CaCommand
         var days = settings.One(Days, ValueParsers.Count, DefaultDays);
         if (days is < 1 or > MaxDays)
             settings.Fault(Days, $"{days}", $"must be from 1 to {MaxDays}");
+        if (certificateFile == file)
+            settings.Fault(Out, file, "the certificate alone goes to the file with the ending .crt; give the authority another ending, such as vtunnel-ca.pem");
         foreach (var existing in new[] { file, certificateFile }.Where(File.Exists))
             settings.Fault(Out, existing, "this file exists; nothing is overwritten here: move it away, or write elsewhere");
         if (settings.Faults.Count > 0)

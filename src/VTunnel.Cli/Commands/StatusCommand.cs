@@ -30,49 +30,30 @@ internal static class StatusCommand
         var healthy = true;
         var parts = new List<JsonNode>();
         var text = new List<string>();
+        var told = new List<Task<Told>>();
         if (state.HasRelay)
-        {
-            var relay = await ControlSocket.AskAsync<RelayStatus>(state.SocketPath("relay"), "status");
-            healthy &= relay is not null;
-            parts.Add(Part("relay", "relay", relay));
-            text.Add(relay is null ? "relay: not running; start it with 'vtunnel relay'" : $"relay: running, {relay.Publishers.Count(publisher => publisher.IsConnected)} publishers connected");
-            foreach (var publisher in relay?.Publishers ?? [])
-            {
-                text.Add($"  {OneLine.Of(publisher.Name)} ({publisher.Fingerprint[..12]}): {(publisher.IsConnected ? $"connected from {publisher.Remote}" : "not connected")}, "
-                    + $"{publisher.Streams} connections, {publisher.Waiting} waiting, {BridgeCli.Bytes(publisher.BytesFromConsumers)} from users, {BridgeCli.Bytes(publisher.BytesFromPublisher)} from it");
-            }
-        }
-
+            told.Add(TellRelayAsync(state));
         foreach (var name in state.ContextNames)
+            told.Add(state.Load(name).Kind == ContextKind.Publisher ? TellPublisherAsync(state, name) : TellConsumerAsync(state, name));
+        foreach (var one in await Task.WhenAll(told))
         {
-            if (state.Load(name).Kind == ContextKind.Publisher)
-            {
-                var publisher = await ControlSocket.AskAsync<PublisherState>(state.SocketPath(name), "status");
-                healthy &= publisher?.IsConnected == true;
-                parts.Add(Part("publisher", name, publisher));
-                text.AddRange(Describe(name, publisher));
-            }
-            else
-            {
-                var consumer = await ControlSocket.AskAsync<ConsumerState>(state.SocketPath(name), "status");
-                healthy &= consumer?.IsConnected == true && consumer.Ports.All(port => port.IsOpen);
-                parts.Add(Part("consumer", name, consumer));
-                text.AddRange(Describe(name, consumer));
-            }
+            healthy &= one.IsHealthy;
+            parts.Add(one.Part);
+            text.AddRange(one.Lines);
         }
 
         foreach (var server in await TunnelSocket.AskAllAsync<RunningServer>(state, TunnelSocket.Server))
         {
             healthy &= server.Answer is { Status.IsDraining: false };
             parts.Add(Part(TunnelSocket.Server, server));
-            text.AddRange(server.Answer is { } answer ? Describe(answer) : [$"server, process {server.Process}: {OneLine.Of(server.Problem!)}"]);
+            text.AddRange(server.Answer is { } answer ? Describe(answer) : [$"server, process {server.Name}: {OneLine.Of(server.Problem!)}"]);
         }
 
         foreach (var client in await TunnelSocket.AskAllAsync<RunningClient>(state, TunnelSocket.Client))
         {
             healthy &= client.Answer?.Status is { IsConnected: true } status && status.Forwards.All(forward => forward.IsOpen);
             parts.Add(Part(TunnelSocket.Client, client));
-            text.AddRange(client.Answer is { } answer ? Describe(answer) : [$"client, process {client.Process}: {OneLine.Of(client.Problem!)}"]);
+            text.AddRange(client.Answer is { } answer ? Describe(answer) : [$"client, process {client.Name}: {OneLine.Of(client.Problem!)}"]);
         }
 
         if (parts.Count == 0)
@@ -83,6 +64,47 @@ internal static class StatusCommand
             text.ForEach(Console.Out.WriteLine);
         return healthy ? ExitCodes.Success : ExitCodes.NotHealthy;
     });
+
+    /// <summary>What there is to say of one party of a bridge.</summary>
+    private sealed record Told(bool IsHealthy, JsonNode Part, IEnumerable<string> Lines);
+
+    private static async Task<Told> TellRelayAsync(StateDirectory state)
+    {
+        var relay = await AskAsync<RelayStatus>(state, "relay");
+        return new Told(relay.Answer is not null, Part("relay", relay), relay.Problem is { } problem ? [$"relay: {OneLine.Of(problem)}"] : Describe(relay.Answer));
+    }
+
+    private static async Task<Told> TellPublisherAsync(StateDirectory state, string name)
+    {
+        var publisher = await AskAsync<PublisherState>(state, name);
+        return new Told(
+            publisher.Answer?.IsConnected == true,
+            Part("publisher", publisher),
+            publisher.Problem is { } problem ? [$"publisher {name}: {OneLine.Of(problem)}"] : Describe(name, publisher.Answer));
+    }
+
+    private static async Task<Told> TellConsumerAsync(StateDirectory state, string name)
+    {
+        var consumer = await AskAsync<ConsumerState>(state, name);
+        return new Told(
+            consumer.Answer?.IsConnected == true && consumer.Answer.Ports.All(port => port.IsOpen),
+            Part("consumer", consumer),
+            consumer.Problem is { } problem ? [$"consumer {name}: {OneLine.Of(problem)}"] : Describe(name, consumer.Answer));
+    }
+
+    /// <summary>One that cannot be asked says nothing about the others.</summary>
+    private static async Task<Asked<T>> AskAsync<T>(StateDirectory state, string name)
+        where T : class
+    {
+        try
+        {
+            return new Asked<T>(name, await ControlSocket.AskAsync<T>(state.SocketPath(name), "status"), null);
+        }
+        catch (BridgeException e)
+        {
+            return new Asked<T>(name, null, e.Message);
+        }
+    }
 
     private static JsonObject Part<T>(string role, string name, T? state)
         where T : class => new()
@@ -96,10 +118,20 @@ internal static class StatusCommand
     private static JsonObject Part<T>(string role, Asked<T> asked)
         where T : class
     {
-        var part = Part(role, asked.Process, asked.Answer);
+        var part = Part(role, asked.Name, asked.Answer);
         if (asked.Problem is { } problem)
             (part["running"], part["problem"]) = (true, problem);
         return part;
+    }
+
+    private static IEnumerable<string> Describe(RelayStatus? relay)
+    {
+        yield return relay is null ? "relay: not running; start it with 'vtunnel relay'" : $"relay: running, {relay.Publishers.Count(publisher => publisher.IsConnected)} publishers connected";
+        foreach (var publisher in relay?.Publishers ?? [])
+        {
+            yield return $"  {OneLine.Of(publisher.Name)} ({publisher.Fingerprint[..12]}): {(publisher.IsConnected ? $"connected from {publisher.Remote}" : "not connected")}, "
+                + $"{publisher.Streams} connections, {publisher.Waiting} waiting, {BridgeCli.Bytes(publisher.BytesFromConsumers)} from users, {BridgeCli.Bytes(publisher.BytesFromPublisher)} from it";
+        }
     }
 
     private static IEnumerable<string> Describe(string name, PublisherState? state)

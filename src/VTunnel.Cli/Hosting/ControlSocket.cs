@@ -2,6 +2,7 @@ using System.Net.Sockets;
 using System.Text;
 using System.Text.Json;
 using VTunnel.Bridge;
+using VTunnel.Bridge.State;
 using VTunnel.Cli.Commands.Bridge;
 
 namespace VTunnel.Cli.Hosting;
@@ -13,9 +14,6 @@ namespace VTunnel.Cli.Hosting;
 /// </summary>
 internal sealed class ControlSocket : IAsyncDisposable
 {
-    /// <summary>What the system's addresses of Unix sockets can hold.</summary>
-    private const int MaxPathBytes = 107;
-
     private const int MaxQuestionBytes = 1024;
 
     /// <summary>Those who are answered at a time; further ones wait in the socket.</summary>
@@ -42,13 +40,13 @@ internal sealed class ControlSocket : IAsyncDisposable
         _accepting = AcceptAsync();
     }
 
-    /// <summary>Starts to answer; null where the path is too long for a socket (then there is no status, and nothing else is lost).</summary>
+    /// <summary>Starts to answer; null where the path is too long for a socket: then there is no status, and nothing keeps a second process off.</summary>
     /// <param name="path">The socket.</param>
     /// <param name="answer">The answer to a question's name and value; null for a question that is not known.</param>
     /// <exception cref="BridgeException">Another process answers there, or the folder cannot be written.</exception>
     public static async Task<ControlSocket?> StartAsync(string path, Func<string, string, Task<object?>> answer)
     {
-        if (Encoding.UTF8.GetByteCount(path) > MaxPathBytes)
+        if (Encoding.UTF8.GetByteCount(path) > StateDirectory.MaxSocketPathBytes)
             return null;
         if (await CanConnectAsync(path))
             throw new BridgeException(BridgeError.Invalid, $"it runs already: another process answers at {path}; 'vtunnel status' asks it");

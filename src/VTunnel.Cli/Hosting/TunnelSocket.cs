@@ -14,10 +14,10 @@ internal sealed record RunningServer(int Process, IReadOnlyList<string> Listenin
 internal sealed record RunningClient(int Process, TunnelClientProtocol.ClientStatus Status);
 
 /// <summary>What became of a question to a process.</summary>
-/// <param name="Process">Its number.</param>
+/// <param name="Name">A server's or client's number, a relay, or a context's name.</param>
 /// <param name="Answer">What it says of itself; null where it does not.</param>
 /// <param name="Problem">Why it does not.</param>
-internal sealed record Asked<T>(string Process, T? Answer, string? Problem)
+internal sealed record Asked<T>(string Name, T? Answer, string? Problem)
     where T : class;
 
 /// <summary>The <see cref="ControlSocket"/> of a server or client: one per process, since a machine may run as many as it likes.</summary>

@@ -1,3 +1,4 @@
+using System.IO.Compression;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using Microsoft.Data.Sqlite;
@@ -214,6 +215,68 @@ public sealed class StateTests
         using var user = there.LoadUser("alice@office");
         Assert.True(user.HasPrivateKey);
         Assert.Null(ContextArchive.TryImport(there, folder.Write("other.zip", "no zip file"), null));
+    }
+
+    [Theory]
+    [InlineData("\"version\": 1", "\"version\": 9", "is of version 9")]
+    [InlineData("\"kind\"", "\"kin\"", "is damaged")]
+    public void A_context_that_is_not_whole_leaves_nothing_behind(string part, string instead, string problem)
+    {
+        using var folder = new TempDirectory();
+        var (here, there) = (new StateDirectory(folder.File("here")), new StateDirectory(folder.File("there")));
+        var (_, zip, publisher) = MakeBundle();
+        using var kept = publisher;
+        here.Import(Bundle.FromZip(zip), null, null);
+        ContextArchive.Export(here, "alice@office", folder.File("moved.zip"));
+        using (var archive = ZipFile.Open(folder.File("moved.zip"), ZipArchiveMode.Update))
+        {
+            string text;
+            using (var reader = new StreamReader(archive.GetEntry("context.json")!.Open()))
+                text = reader.ReadToEnd();
+            Assert.Contains(part, text, StringComparison.Ordinal);
+            archive.GetEntry("context.json")!.Delete();
+            using var writer = new StreamWriter(archive.CreateEntry("context.json").Open());
+            writer.Write(text.Replace(part, instead, StringComparison.Ordinal));
+        }
+
+        var e = Assert.Throws<BridgeException>(() => ContextArchive.TryImport(there, folder.File("moved.zip"), null));
+
+        Assert.Equal(BridgeError.Damaged, e.Code);
+        Assert.Contains(problem, e.Message, StringComparison.Ordinal);
+        Assert.Empty(there.ContextNames);
+        Assert.Empty(Directory.GetFiles(folder.File("there"), "*", SearchOption.AllDirectories));
+    }
+
+    [Fact]
+    public void A_code_is_tried_with_one_key_until_it_is_known_what_became_of_it()
+    {
+        using var folder = new TempDirectory();
+        var state = new StateDirectory(folder.File("state"));
+        var code = InvitationCode.Create();
+        using var first = state.BeginJoin(code);
+        using var again = state.BeginJoin(code.ToUpperInvariant());
+        using var other = state.BeginJoin(InvitationCode.Create());
+        Assert.Equal(first.Fingerprint, again.Fingerprint);
+        Assert.NotEqual(first.Fingerprint, other.Fingerprint);
+        Assert.Empty(state.LooseFiles());
+
+        state.EndJoin(code);
+        state.EndJoin(code);
+
+        using var anew = state.BeginJoin(code);
+        Assert.NotEqual(first.Fingerprint, anew.Fingerprint);
+    }
+
+    [Fact]
+    public void A_context_has_a_socket_however_long_its_name_is()
+    {
+        var state = new StateDirectory("/home/firstname.lastname/.local/state/vtunnel");
+        var names = new[] { "alice@office", $"alice@{new string('o', 50)}", $"alice@{new string('p', 50)}", "relay", "server~4194304" };
+        var paths = names.Select(state.SocketPath).ToList();
+        Assert.All(paths, path => Assert.True(path.Length <= StateDirectory.MaxSocketPathBytes, path));
+        Assert.Equal(names.Length, paths.Distinct().Count());
+        Assert.Equal("alice@office.sock", Path.GetFileName(paths[0]));
+        Assert.Equal(paths[1], state.SocketPath(names[1]));
     }
 
     [Fact]
@@ -507,9 +570,10 @@ public sealed class StateTests
         Assert.Contains("expired", store.Enrol(expired, other.Certificate, "other", now), StringComparison.Ordinal);
         Assert.Contains("no such", store.Enrol("abcd-abcd", other.Certificate, "other", now), StringComparison.Ordinal);
 
+        // Nor does whoever has used it write anything by showing it again, under whatever name: it could push others out of the audit.
+        Assert.Null(store.Enrol(used, office.Certificate, "another name", now));
         Assert.Equal(before, watcher.DataVersion);
-        Assert.Null(store.Enrol(used, office.Certificate, "office", now));
-        Assert.NotEqual(before, watcher.DataVersion);
+        Assert.Equal("office", Assert.Single(store.List()).Name);
     }
 
     [Fact]

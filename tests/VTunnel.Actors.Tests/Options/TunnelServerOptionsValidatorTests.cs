@@ -39,7 +39,7 @@ public sealed class TunnelServerOptionsValidatorTests
             [
                 "TunnelServerOptions.ListenAddress: an IP address is needed, such as 127.0.0.1",
                 "TunnelServerOptions.Protocol '7': must be one of Auto, V1, V2",
-                "TunnelServerOptions.IdleTimeout '0s': must be longer than 0s and at most 24h",
+                "TunnelServerOptions.IdleTimeout '0s': must be longer than 0s and at most 24h, or infinite (0 on the command line)",
                 "TunnelServerOptions.ProbeTimeout '-1s': must be longer than 0s and at most 24h",
                 "TunnelServerOptions.HandshakeTimeout '48h': must be longer than 0s and at most 24h",
                 "TunnelServerOptions.DrainTimeout '-5s': must be from 0s to 24h",

@@ -8,6 +8,7 @@ using VTunnel.EndToEnd.Tests.CommandLine;
 using VTunnel.Protocol.Bridge;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
+using VTunnel.Testing.Programs;
 
 namespace VTunnel.EndToEnd.Tests.Bridge;
 
@@ -83,6 +84,51 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
     }
 
     [Fact]
+    public async Task A_test_of_a_relay_behind_a_firewall_that_drops_packets_says_which_step_had_no_answer()
+    {
+        await using var lab = BridgeLab.Prepare();
+        lab.CreateUser("alice", (5432, 5432));
+        await lab.RunAsync("alice", "config", "import", lab.File("alice.zip"));
+
+        // Where nobody accepts, the system takes a connection or two and then drops what asks for more.
+        using var full = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        full.Bind(new IPEndPoint(IPAddress.Loopback, 0));
+        full.Listen(0);
+        var crowd = Enumerable.Range(0, 8).Select(_ => new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp)).ToList();
+        foreach (var one in crowd)
+            _ = one.ConnectAsync(full.LocalEndPoint!).ContinueWith(task => task.Exception, TaskScheduler.Default);
+        var context = Directory.GetFiles(lab.File("alice"), "context.json", SearchOption.AllDirectories).Single();
+        await File.WriteAllTextAsync(context, (await File.ReadAllTextAsync(context)).Replace(lab.Url, $"ws://{full.LocalEndPoint}/", StringComparison.Ordinal));
+
+        var result = await lab.TryRunAsync("alice", "test");
+
+        crowd.ForEach(one => one.Dispose());
+        Assert.Equal(9, result.ExitCode);
+        Assert.Contains($"FAILED  TCP: {full.LocalEndPoint}: no answer within 10s", result.Output, StringComparison.Ordinal);
+        Assert.Empty(result.Errors);
+    }
+
+    [Fact]
+    public async Task A_publisher_whose_enrolment_was_not_answered_enrols_with_the_same_key_the_next_time()
+    {
+        await using var lab = await BridgeLab.StartAsync();
+        await using var proxy = FaultProxy.Start(lab.Port);
+        var code = (await lab.RunAsync("relay", "relay", "invite", "--quiet")).Output.Trim();
+        proxy.Delay(ProxyDirection.FromTarget, TimeSpan.FromHours(1));
+        var first = lab.Start("late", "join", [$"ws://127.0.0.1:{proxy.Port}/", code, "--name", "late"]);
+        await lab.Relay.Output.WaitForAsync("Publisher late (");
+        first.Signal(ProgramSignal.Terminate);
+        await first.WaitForExitAsync();
+        proxy.Delay(ProxyDirection.FromTarget, TimeSpan.Zero);
+
+        var fingerprint = (await lab.RunAsync("late", "join", lab.Url, code, "--name", "late", "--quiet")).Output.Trim();
+
+        Assert.Contains(fingerprint, (await lab.RunAsync("relay", "relay", "list", "--quiet")).Output, StringComparison.Ordinal);
+        Assert.Equal(2, (await lab.RunAsync("relay", "relay", "list", "--quiet")).Output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length);
+        Assert.Empty(Directory.GetFiles(lab.File("late/joining")));
+    }
+
+    [Fact]
     public async Task A_local_port_in_use_is_told_with_its_holder_and_the_way_around()
     {
         await using var service = TargetServer.StartEcho();
@@ -121,6 +167,41 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         var status = await lab.TryRunAsync("otto", "status");
         Assert.Equal(9, status.ExitCode);
         Assert.Contains($"127.0.0.1:{taken} -> 127.0.0.1:9: closed: ", status.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    [UnsupportedOSPlatform("windows")]
+    public async Task One_that_cannot_be_asked_is_told_of_beside_the_others()
+    {
+        await using var lab = BridgeLab.Prepare();
+        var state = new StateDirectory(lab.File("relay"));
+        Directory.CreateDirectory(Path.GetDirectoryName(state.SocketPath("relay"))!, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        using var broken = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        broken.Bind(new UnixDomainSocketEndPoint(state.SocketPath("relay")));
+        broken.Listen();
+        var answering = AnswerAsync();
+        lab.CreateUser("alice", (5432, 5432));
+        await lab.RunAsync("relay", "config", "import", lab.File("alice.zip"));
+
+        var status = await lab.TryRunAsync("relay", "status", "--json");
+
+        await answering;
+        Assert.Equal(9, status.ExitCode);
+        using var shown = JsonDocument.Parse(status.Output);
+        var parts = shown.RootElement.GetProperty("parts").EnumerateArray().ToList();
+        Assert.Equal(["relay", "consumer"], parts.Select(part => part.GetProperty("role").GetString()));
+        Assert.Equal("the running process says: it is beside itself", parts[0].GetProperty("problem").GetString());
+        Assert.True(parts[0].GetProperty("running").GetBoolean());
+        Assert.False(parts[1].GetProperty("running").GetBoolean());
+
+        async Task AnswerAsync()
+        {
+            using var asker = await broken.AcceptAsync();
+            await using var stream = new NetworkStream(asker);
+            using var reader = new StreamReader(stream);
+            Assert.Equal("status ", await reader.ReadLineAsync());
+            await stream.WriteAsync("failed\nit is beside itself"u8.ToArray());
+        }
     }
 
     [Fact]
@@ -204,6 +285,11 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
             ("fresh", ["join", lab.Url, "abcd-abcd-abcd-abcd-abcd-abcd-abcd-abcd"], 6, "does not take this code"),
             ("fresh", ["join", "relay.example.com", "code"], 2, "a URL begins with"),
             ("fresh", ["join", lab.Url], 2, "CODE is missing"),
+            ("fresh", ["join", lab.Url, ""], 2, "CODE: it is empty; 'vtunnel relay invite' prints one"),
+            ("relay", ["relay", "invite", "--expires", "0s"], 2, "a duration is a number above 0"),
+            ("publisher", ["export", "user", "bea", "--out", lab.File("none/bea.zip")], 8, "none/bea.zip' cannot be written: there is no such folder; name another file with --out"),
+            ("publisher", ["config", "export", "publisher", "--out", lab.File("none/it.zip")], 8, "none/it.zip' cannot be written: there is no such folder; name another file with --out"),
+            ("fresh", ["request", "--name", "dave", "--out", lab.File("publisher")], 8, "publisher' cannot be written: it is a folder; name another file with --out"),
             ("fresh", ["create", "user", "bob", "-m", "1:1"], 2, "vtunnel join"),
             ("publisher", ["create", "user", "bob", "-m", "5432"], 2, "LOCAL:PORT"),
             ("publisher", ["create", "user", "bob", "-m", "1:1", "-m", "1:2"], 2, "local port 1 is given 2 times"),

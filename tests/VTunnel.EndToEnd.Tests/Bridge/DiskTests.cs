@@ -1,7 +1,9 @@
+using CliWrap.Buffered;
 using VTunnel.Bridge.Identity;
 using VTunnel.Bridge.State;
 using VTunnel.Bridge.Wire;
 using VTunnel.Carriers;
+using VTunnel.EndToEnd.Tests.CommandLine;
 using VTunnel.EndToEnd.Tests.Support;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
@@ -69,6 +71,25 @@ public sealed class DiskTests
                 result.ExitCode == exitCode && result.Errors.Count == 1 && result.Errors[0].Contains(part, StringComparison.Ordinal),
                 $"vtunnel {string.Join(' ', arguments)}: exit code {result.ExitCode}: {result.Output}{string.Join('\n', result.Errors)}");
         }
+    }
+
+    [Fact]
+    public async Task A_program_that_was_copied_without_its_library_says_what_belongs_beside_it()
+    {
+        using var folder = new TempDirectory();
+        var published = Path.GetDirectoryName(VTunnelProgram.Path)!;
+        foreach (var file in Directory.GetFiles(published).Where(file => Path.GetFileName(file) != "libe_sqlite3.so"))
+            File.Copy(file, folder.File(Path.GetFileName(file)));
+
+        var result = await CliWrap.Cli.Wrap(folder.File(Path.GetFileName(VTunnelProgram.Path)))
+            .WithArguments(["relay", "init", "--domain", "localhost", "--state-dir", folder.File("state")])
+            .WithValidation(CliWrap.CommandResultValidation.None)
+            .ExecuteBufferedAsync();
+
+        Assert.Equal(8, result.ExitCode);
+        Assert.Equal(
+            $"vtunnel: SQLite's library (libe_sqlite3.so on Linux) cannot be loaded: it came with the program and belongs beside it, in {folder.Path}/",
+            result.StandardError.TrimEnd('\n'));
     }
 
     /// <summary>From somewhere else.</summary>

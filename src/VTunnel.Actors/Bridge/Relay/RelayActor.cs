@@ -139,9 +139,11 @@ internal sealed class RelayActor : UntypedActor, IWithTimers
             var version = _store.DataVersion;
             if (version == _dataVersion)
                 return;
-            _dataVersion = version;
             foreach (var child in Context.GetChildren().Where(child => child.Path.Name != "orphans" && _store.Find(child.Path.Name) is null))
                 child.Tell(RelayProtocol.Removed.Instance);
+
+            // Last: what could not be looked up is looked for again.
+            _dataVersion = version;
         }
         catch (BridgeException e)
         {

@@ -21,6 +21,9 @@ namespace VTunnel.Bridge.Relay;
 /// </summary>
 internal sealed class RelayEndpoint : IDisposable
 {
+    /// <summary>Who may check an admission. Signatures and chains are work, and a stranger may send as many as it likes.</summary>
+    private static readonly SemaphoreSlim Checks = new(Math.Max(1, Environment.ProcessorCount / 2));
+
     private readonly RelayStore _store;
     private readonly RelayOptions _options;
     private readonly TimeProvider _clock;
@@ -38,7 +41,7 @@ internal sealed class RelayEndpoint : IDisposable
         _relay = relay;
         _logger = logger;
         _relayId = store.Settings.Id;
-        _ledger = new AdmissionLedger(clock, options.AdmissionWindow, options.MaxAdmissions);
+        _ledger = new AdmissionLedger(clock, options);
         _refused = new RefusedEnrolments(store, clock, logger);
     }
 
@@ -48,24 +51,43 @@ internal sealed class RelayEndpoint : IDisposable
     /// <summary>Before the WebSocket middleware: everything without a valid admission goes to <paramref name="otherwise"/>.</summary>
     public async Task HandleAsync(HttpContext context, RequestDelegate admitted, RequestDelegate otherwise)
     {
-        if (ReadAdmission(context) is not { } admission)
+        if (TokenOf(context) is not { } token)
         {
             await otherwise(context).ConfigureAwait(false);
-        }
-        else if (admission.Kind == AdmissionKind.Enrol)
-        {
-            await EnrolAsync(context, admission, otherwise).ConfigureAwait(false);
+            return;
         }
 
-        // Keys cost nothing: only of those who are known is it remembered what they have shown, or strangers would fill that memory.
-        else if (Find(admission) is { } publisher && _ledger.TryTake(admission) && context.Request.Headers.Upgrade.Count > 0)
-        {
-            context.Items[typeof(Admission)] = (admission, publisher);
-            await admitted(context).ConfigureAwait(false);
-        }
-        else
-        {
+        // A request may come on a thread that polls the sockets, which all relayed bytes need: nothing is computed there, nor waited for.
+        await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+        if (await CheckAsync(context, token).ConfigureAwait(false) is not var (admission, verdict))
             await otherwise(context).ConfigureAwait(false);
+        else if (admission.Kind == AdmissionKind.Enrol)
+            await AnswerEnrolmentAsync(context, admission, verdict, otherwise).ConfigureAwait(false);
+        else
+            await admitted(context).ConfigureAwait(false);
+    }
+
+    /// <summary>The admission that a request shows, if it is good for anything, and for one that enrols what became of it.</summary>
+    private async Task<(Admission Admission, Enrolment Verdict)?> CheckAsync(HttpContext context, string token)
+    {
+        await Checks.WaitAsync(context.RequestAborted).ConfigureAwait(false);
+        try
+        {
+            if (ReadAdmission(token) is not { } admission)
+                return null;
+            if (admission.Kind == AdmissionKind.Enrol)
+                return (admission, Enrol(admission));
+
+            // Keys cost nothing: only of those who are known is it remembered what they have shown, or strangers would fill that memory.
+            if (Find(admission) is not var (publisher, holder) || !_ledger.TryTake(admission, holder, isUser: admission.Kind == AdmissionKind.Consume)
+                || context.Request.Headers.Upgrade.Count == 0)
+                return null;
+            context.Items[typeof(Admission)] = (admission, publisher);
+            return (admission, default);
+        }
+        finally
+        {
+            Checks.Release();
         }
     }
 
@@ -113,28 +135,32 @@ internal sealed class RelayEndpoint : IDisposable
     }
 
     /// <summary>An admission that is whole, of this time and made out to this relay. Who shows it, and whether again, is still to be checked.</summary>
-    private Admission? ReadAdmission(HttpContext context)
-    {
-        if (context.Request.Headers.Authorization is not [{ } header]
-            || !AuthenticationHeaderValue.TryParse(header, out var value)
-            || !value.Scheme.Equals(Admission.Scheme, StringComparison.OrdinalIgnoreCase)
-            || Admission.Read(value.Parameter ?? "") is not { } admission)
-            return null;
-        return (admission.Kind == AdmissionKind.Enrol || admission.Audience == _relayId) && _ledger.IsTimely(admission) ? admission : null;
-    }
+    private Admission? ReadAdmission(string token) =>
+        Admission.Read(token) is { } admission && (admission.Kind == AdmissionKind.Enrol || admission.Audience == _relayId) && _ledger.IsTimely(admission)
+            ? admission
+            : null;
+
+    private static string? TokenOf(HttpContext context) =>
+        context.Request.Headers.Authorization is [{ } header]
+        && AuthenticationHeaderValue.TryParse(header, out var value)
+        && value.Scheme.Equals(Admission.Scheme, StringComparison.OrdinalIgnoreCase)
+            ? value.Parameter ?? ""
+            : null;
 
     /// <summary>The publisher that an admission is about, if it is enrolled and the admission's certificate is its own or a user's.</summary>
-    private EnrolledPublisher? Find(Admission admission)
+    /// <returns>Also the fingerprint of the key that was shown.</returns>
+    private (EnrolledPublisher Publisher, string Holder)? Find(Admission admission)
     {
         try
         {
             if (_store.Find(admission.Tenant) is not { } publisher)
                 return null;
             using var certificate = admission.LoadCertificate();
+            var holder = Keys.Fingerprint(certificate);
             if (admission.Kind != AdmissionKind.Consume)
-                return Keys.Fingerprint(certificate) == publisher.Fingerprint ? publisher : null;
+                return holder == publisher.Fingerprint ? (publisher, holder) : null;
             using var authority = X509CertificateLoader.LoadCertificate(publisher.Certificate);
-            return Keys.IsIssuedBy(certificate, authority) ? publisher : null;
+            return Keys.IsIssuedBy(certificate, authority) ? (publisher, holder) : null;
         }
         catch (BridgeException e)
         {
@@ -148,41 +174,55 @@ internal sealed class RelayEndpoint : IDisposable
         }
     }
 
-    private async Task EnrolAsync(HttpContext context, Admission admission, RequestDelegate otherwise)
+    /// <summary>What became of an enrolment.</summary>
+    /// <param name="Fingerprint">Of the key that was shown.</param>
+    /// <param name="Refusal">Why it was refused; null if it was not.</param>
+    /// <param name="HasFailed">The state could not be read or written.</param>
+    /// <param name="HasCode">The code is good.</param>
+    private readonly record struct Enrolment(string Fingerprint, string? Refusal, bool HasFailed, bool HasCode);
+
+    private Enrolment Enrol(Admission admission)
     {
-        string? refusal;
-        string fingerprint;
+        var fingerprint = "";
         var hasCode = false;
         try
         {
             using var certificate = admission.LoadCertificate();
             var now = _clock.GetUtcNow();
             fingerprint = Keys.Fingerprint(certificate);
-            refusal = fingerprint != admission.Tenant
+            var refusal = fingerprint != admission.Tenant
                 ? "the certificate is not the publisher's"
                 : _store.WhyNotEnrolled(admission.Audience, fingerprint, now);
             if (refusal is null)
             {
                 // Only whoever holds a code is remembered, as above.
                 hasCode = true;
-                refusal = _ledger.TryTake(admission)
+                refusal = _ledger.TryTake(admission, fingerprint, isUser: false)
                     ? _store.Enrol(admission.Audience, certificate, Printable(admission.Name), now)
                     : "it was shown before, or there are too many at a time";
             }
+
+            return new Enrolment(fingerprint, refusal, false, hasCode);
         }
         catch (BridgeException e)
         {
             _logger.BridgeStateUnreadable(e.Message);
-            if (hasCode)
-                context.Response.StatusCode = StatusCodes.Status503ServiceUnavailable;
-            else
-                await otherwise(context).ConfigureAwait(false);
+            return new Enrolment(fingerprint, null, true, hasCode);
+        }
+    }
+
+    private async Task AnswerEnrolmentAsync(HttpContext context, Admission admission, Enrolment verdict, RequestDelegate otherwise)
+    {
+        if (verdict.HasFailed && verdict.HasCode)
+        {
+            context.Response.StatusCode = StatusCodes.Status503ServiceUnavailable;
             return;
         }
 
-        if (refusal is not null)
+        if (verdict.Refusal is { } refusal)
+            _refused.Add(context.Connection.RemoteIpAddress?.ToString() ?? "unknown", verdict.Fingerprint, refusal);
+        if (verdict.HasFailed || verdict.Refusal is not null)
         {
-            _refused.Add(context.Connection.RemoteIpAddress?.ToString() ?? "unknown", fingerprint, refusal);
             await otherwise(context).ConfigureAwait(false);
             return;
         }
@@ -216,25 +256,35 @@ internal sealed class AdmissionLedger
 
     private readonly TimeProvider _clock;
     private readonly TimeSpan _window;
-    private readonly int _maxNonces;
+    private readonly int _max;
+    private readonly int _maxOfPublisher;
+    private readonly int _maxOfUser;
     private readonly DateTimeOffset _start;
     private readonly Lock _gate = new();
     private readonly HashSet<string> _nonces = [];
-    private readonly Queue<(DateTimeOffset Until, string Nonce)> _expiring = new();
+    private readonly Dictionary<string, int> _ofTenant = [];
+    private readonly Dictionary<string, int> _ofHolder = [];
+    private readonly Queue<(DateTimeOffset Until, string Nonce, string Tenant, string Holder)> _expiring = new();
 
-    public AdmissionLedger(TimeProvider clock, TimeSpan window, int maxNonces)
+    public AdmissionLedger(TimeProvider clock, RelayOptions options)
     {
         _clock = clock;
-        _window = window;
-        _maxNonces = maxNonces;
+        _window = options.AdmissionWindow;
+        (_max, _maxOfPublisher, _maxOfUser) = (options.MaxAdmissions, options.MaxAdmissionsPerPublisher, options.MaxAdmissionsPerUser);
         _start = clock.GetUtcNow();
     }
 
     /// <summary>Whether it might be taken now, if this is its first use.</summary>
     public bool IsTimely(Admission admission) => IsTimely(admission, _clock.GetUtcNow());
 
-    /// <summary>Whether this is its first use, at its time. Of whom it is must be known before: it takes a place.</summary>
-    public bool TryTake(Admission admission)
+    /// <summary>
+    /// Whether this is its first use, at its time. Of whom it is must be known before: it takes a place, of which neither one
+    /// publisher with all its users nor one of these may take all.
+    /// </summary>
+    /// <param name="admission">What was shown.</param>
+    /// <param name="holder">The fingerprint of the key that it was shown with.</param>
+    /// <param name="isUser">Whether that is the key of a user.</param>
+    public bool TryTake(Admission admission, string holder, bool isUser)
     {
         var now = _clock.GetUtcNow();
         if (!IsTimely(admission, now))
@@ -242,12 +292,29 @@ internal sealed class AdmissionLedger
         lock (_gate)
         {
             while (_expiring.TryPeek(out var oldest) && oldest.Until < now)
-                _nonces.Remove(_expiring.Dequeue().Nonce);
-            if (_nonces.Count >= _maxNonces || !_nonces.Add(admission.Nonce))
+            {
+                _expiring.Dequeue();
+                _nonces.Remove(oldest.Nonce);
+                Leave(_ofTenant, oldest.Tenant);
+                Leave(_ofHolder, oldest.Holder);
+            }
+
+            if (_nonces.Count >= _max
+                || _ofTenant.GetValueOrDefault(admission.Tenant) >= _maxOfPublisher
+                || (isUser && _ofHolder.GetValueOrDefault(holder) >= _maxOfUser)
+                || !_nonces.Add(admission.Nonce))
                 return false;
-            _expiring.Enqueue((now + (_window * 2), admission.Nonce));
+            _ofTenant[admission.Tenant] = _ofTenant.GetValueOrDefault(admission.Tenant) + 1;
+            _ofHolder[holder] = _ofHolder.GetValueOrDefault(holder) + 1;
+            _expiring.Enqueue((now + (_window * 2), admission.Nonce, admission.Tenant, holder));
             return true;
         }
+    }
+
+    private static void Leave(Dictionary<string, int> places, string who)
+    {
+        if (--places[who] == 0)
+            places.Remove(who);
     }
 
     private bool IsTimely(Admission admission, DateTimeOffset now)

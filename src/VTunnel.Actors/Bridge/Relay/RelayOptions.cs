@@ -42,6 +42,12 @@ public sealed record RelayOptions
     /// </summary>
     internal int MaxAdmissions { get; set; } = 200_000;
 
+    /// <summary>Of those, admissions of one publisher and its users. Other than the default in tests alone.</summary>
+    internal int MaxAdmissionsPerPublisher { get; set; } = 20_000;
+
+    /// <summary>Of those, admissions with the key of one user. Other than the default in tests alone.</summary>
+    internal int MaxAdmissionsPerUser { get; set; } = 1_000;
+
     /// <summary>For tests of hostile relays: sees every message that is spliced and says what is passed on instead.</summary>
     internal RelayTap? Tap { get; set; }
 }

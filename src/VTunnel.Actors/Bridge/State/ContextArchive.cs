@@ -23,7 +23,7 @@ public static class ContextArchive
             foreach (var content in Directory.GetFiles(state.FolderOf(name)).Where(IsKept))
                 Add(zip, Path.GetFileName(content), content.EndsWith(".db", StringComparison.Ordinal) ? SqliteFile.Snapshot(content) : File.ReadAllBytes(content));
         });
-        StateFiles.Write(path, file.ToArray());
+        StateFiles.WriteOutside(path, file.ToArray());
     }
 
     /// <summary>Reads what <see cref="Export"/> wrote.</summary>
@@ -45,16 +45,7 @@ public static class ContextArchive
                 throw new BridgeException(BridgeError.Invalid, $"there is a context '{chosen}' already; choose another name: --context NAME");
             if (zip.Entries.Count > MaxFiles || zip.Entries.Any(entry => entry.FullName != entry.Name || entry.Name is "." or ".." or "" || entry.Length > MaxFileBytes))
                 throw new BridgeException(BridgeError.Damaged, $"{path}: this is not what 'vtunnel config export' wrote");
-            StateFiles.CreateFolder(state.FolderOf(chosen));
-            foreach (var entry in zip.Entries.Where(entry => entry.Name != Marker))
-            {
-                using var stream = entry.Open();
-                using var content = new MemoryStream();
-                stream.CopyTo(content);
-                StateFiles.Write(Path.Combine(state.FolderOf(chosen), entry.Name), content.ToArray());
-            }
-
-            state.Load(chosen);
+            Unpack(zip, state, chosen);
             return chosen;
         }
         catch (InvalidDataException)
@@ -65,6 +56,34 @@ public static class ContextArchive
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             throw new BridgeException(BridgeError.Invalid, $"{path}: {Options.OptionRules.FileProblem(path, e)}", e);
+        }
+    }
+
+    /// <summary>Beside the contexts first: one that is not whole would be in the way of all others.</summary>
+    private static void Unpack(ZipArchive zip, StateDirectory state, string name)
+    {
+        var (folder, target) = (Path.Combine(state.Path, "importing", Guid.NewGuid().ToString("N")), state.FolderOf(name));
+        if (StateFiles.Exists(target))
+            throw new BridgeException(BridgeError.Invalid, $"{target} is in the way, which is no whole context: move it away, or choose another name: --context NAME");
+        StateFiles.CreateFolder(folder);
+        try
+        {
+            foreach (var entry in zip.Entries.Where(entry => entry.Name != Marker))
+            {
+                using var stream = entry.Open();
+                using var content = new MemoryStream();
+                stream.CopyTo(content);
+                StateFiles.Write(Path.Combine(folder, entry.Name), content.ToArray());
+            }
+
+            StateDirectory.LoadFrom(folder);
+            StateFiles.CreateFolder(Path.GetDirectoryName(target)!);
+            StateFiles.Guard(target, () => Directory.Move(folder, target));
+        }
+        catch
+        {
+            Directory.Delete(folder, recursive: true);
+            throw;
         }
     }
 

@@ -162,7 +162,8 @@ public sealed class RelayStore : IDisposable
     }
 
     /// <summary>
-    /// Uses up an invitation. The same publisher may repeat it, in case the answer was lost on the way; nobody else can.
+    /// Uses up an invitation. The same publisher may repeat it, in case the answer was lost on the way, which changes nothing;
+    /// nobody else can.
     /// </summary>
     /// <returns>Null if the publisher is enrolled now; else why not, for the relay's own log; nothing of it is in the audit.</returns>
     public string? Enrol(string code, X509Certificate2 certificate, string name, DateTimeOffset now)
@@ -170,7 +171,11 @@ public sealed class RelayStore : IDisposable
         ArgumentNullException.ThrowIfNull(certificate);
         var hash = InvitationCode.Hash(code);
         var fingerprint = Keys.Fingerprint(certificate);
-        return WhyNotEnrolled(code, fingerprint, now) ?? _file.Write(database =>
+        if (WhyNotEnrolled(code, fingerprint, now) is { } refusal)
+            return refusal;
+        if (_file.Read(database => IsEnrolledBy(database, hash, fingerprint)))
+            return null;
+        return _file.Write(database =>
         {
             var used = database.Run(
                 "UPDATE invitations SET used_by = $who WHERE hash = $hash AND expires > $now AND (used_by IS NULL OR used_by = $who)",
@@ -244,6 +249,14 @@ public sealed class RelayStore : IDisposable
 
     /// <inheritdoc />
     public void Dispose() => _file.Dispose();
+
+    /// <summary>Whether a publisher that is enrolled has used this very invitation.</summary>
+    private static bool IsEnrolledBy(SqliteFile.Database database, string hash, string fingerprint) =>
+        database.Query(
+            "SELECT 1 FROM invitations JOIN publishers ON used_by = fingerprint WHERE hash = $hash AND fingerprint = $who",
+            row => row.GetInt32(0),
+            ("$hash", hash),
+            ("$who", fingerprint)).Count > 0;
 
     private static List<OpenInvitation> OpenInvitations(SqliteFile.Database database, DateTimeOffset now) => database.Query(
         "SELECT hash, created, expires FROM invitations WHERE used_by IS NULL AND expires > $now ORDER BY created, hash",

@@ -24,7 +24,7 @@ internal sealed class SqliteFile : IDisposable
     {
         _path = path;
         StateFiles.CreateFile(path);
-        _connection = new SqliteConnection(ConnectionString(path));
+        _connection = Connection(path);
         try
         {
             Guard(() =>
@@ -51,7 +51,7 @@ internal sealed class SqliteFile : IDisposable
         {
             Guard(path, () =>
             {
-                using var connection = new SqliteConnection(ConnectionString(path));
+                using var connection = Connection(path);
                 connection.Open();
                 using var command = connection.CreateCommand();
                 command.CommandText = "VACUUM INTO $copy";
@@ -66,13 +66,26 @@ internal sealed class SqliteFile : IDisposable
         }
     }
 
-    private static string ConnectionString(string path) => new SqliteConnectionStringBuilder
+    private static SqliteConnection Connection(string path)
     {
-        DataSource = path,
-        Mode = SqliteOpenMode.ReadWrite,
-        Pooling = false,
-        DefaultTimeout = 5,
-    }.ToString();
+        var settings = new SqliteConnectionStringBuilder
+        {
+            DataSource = path,
+            Mode = SqliteOpenMode.ReadWrite,
+            Pooling = false,
+            DefaultTimeout = 5,
+        };
+        try
+        {
+            return new SqliteConnection(settings.ToString());
+        }
+        catch (TypeInitializationException e) when (e.GetBaseException() is DllNotFoundException)
+        {
+            // Whoever installs the program may have taken one of its two files for all of it.
+            throw new BridgeException(
+                BridgeError.Storage, $"SQLite's library (libe_sqlite3.so on Linux) cannot be loaded: it came with the program and belongs beside it, in {AppContext.BaseDirectory}", e);
+        }
+    }
 
     /// <summary>Changes whenever another connection has changed the file.</summary>
     public long DataVersion => Read(database => database.Scalar<long>("PRAGMA data_version"));

@@ -57,6 +57,11 @@ public sealed class StateDirectory
     /// <summary>Nothing is made or read yet.</summary>
     public StateDirectory(string path) => _path = System.IO.Path.GetFullPath(path);
 
+    /// <summary>What the system's addresses of Unix sockets can hold.</summary>
+    public const int MaxSocketPathBytes = 107;
+
+    private const int ShortRoleLength = 16;
+
     /// <summary>The folder.</summary>
     public string Path => _path;
 
@@ -94,7 +99,7 @@ public sealed class StateDirectory
     /// <summary>Keys and databases that others than their owner may read or change: copied without their permissions, for example.</summary>
     public IReadOnlyList<string> LooseFiles()
     {
-        var folders = ContextNames.Select(Folder).Append(System.IO.Path.Combine(_path, "requests")).Where(StateFiles.Exists);
+        var folders = ContextNames.Select(Folder).Append(System.IO.Path.Combine(_path, "requests")).Append(System.IO.Path.Combine(_path, "joining")).Where(StateFiles.Exists);
         var files = new List<string> { System.IO.Path.Combine(_path, RelayStore.FileName) };
         foreach (var folder in folders)
             StateFiles.Guard(folder, () => files.AddRange(Directory.GetFiles(folder).Order(StringComparer.Ordinal)));
@@ -189,8 +194,14 @@ public sealed class StateDirectory
     public BridgeContext Load(string name)
     {
         RequireContext(name);
-        var path = System.IO.Path.Combine(Folder(name), ContextFile);
-        var context = Parse(path, StateFiles.TryRead(path)!, StateJson.Default.BridgeContext);
+        return LoadFrom(Folder(name));
+    }
+
+    /// <summary>Reads the context that lies in a folder and checks it.</summary>
+    internal static BridgeContext LoadFrom(string folder)
+    {
+        var path = System.IO.Path.Combine(folder, ContextFile);
+        var context = Parse(path, StateFiles.TryRead(path) ?? throw new BridgeException(BridgeError.Damaged, $"{path} is missing"), StateJson.Default.BridgeContext);
         if (context.Version != 1)
             throw new BridgeException(BridgeError.Damaged, $"{path} is of version {context.Version}, and this program reads version 1");
         if (!Enum.IsDefined(context.Kind) || !context.Relay.IsAbsoluteUri || context.Publisher.Length != 64
@@ -199,6 +210,41 @@ public sealed class StateDirectory
             throw new BridgeException(BridgeError.Damaged, $"{path} is damaged: a field is missing or makes no sense; delete the context and set it up again");
         return context;
     }
+
+    /// <summary>
+    /// The key with which a publisher enrols by a code. It is kept until it is known what became of that: a relay takes a code from
+    /// one key alone, and may have taken it where its answer was lost.
+    /// </summary>
+    public PublisherIdentity BeginJoin(string code)
+    {
+        var path = JoiningKey(code);
+        if (StateFiles.TryRead(path) is { } pem)
+        {
+            try
+            {
+                return PublisherIdentity.FromPem(Encoding.UTF8.GetString(pem));
+            }
+            catch (CryptographicException)
+            {
+                // What cannot be read can be of no publisher.
+            }
+        }
+
+        var identity = PublisherIdentity.Create();
+        StateFiles.CreateFolder(System.IO.Path.GetDirectoryName(path)!);
+        StateFiles.Write(path, identity.ToPem());
+        return identity;
+    }
+
+    /// <summary>The key is kept elsewhere, or is of no use.</summary>
+    public void EndJoin(string code)
+    {
+        var path = JoiningKey(code);
+        if (StateFiles.Exists(path))
+            StateFiles.Guard(path, () => File.Delete(path));
+    }
+
+    private string JoiningKey(string code) => System.IO.Path.Combine(_path, "joining", InvitationCode.Hash(code)[..ShortRoleLength] + ".pem");
 
     /// <summary>Makes a publisher's context, and makes it the current one if there is none: what is set up beside an identity must not take its place.</summary>
     public void CreatePublisher(string name, BridgeContext context, PublisherIdentity identity)
@@ -346,7 +392,16 @@ public sealed class StateDirectory
 
     /// <summary>Where a running process of this state answers.</summary>
     /// <param name="role"><c>relay</c>, or the name of a context.</param>
-    public string SocketPath(string role) => System.IO.Path.Combine(_path, "run", role + ".sock");
+    public string SocketPath(string role)
+    {
+        ArgumentNullException.ThrowIfNull(role);
+        var path = System.IO.Path.Combine(_path, "run", role + ".sock");
+        if (Encoding.UTF8.GetByteCount(path) <= MaxSocketPathBytes || role.Length <= ShortRoleLength)
+            return path;
+
+        // A context may be called longer than a socket can be.
+        return System.IO.Path.Combine(_path, "run", Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(role)))[..ShortRoleLength] + ".sock");
+    }
 
     /// <summary>The sockets whose role begins so, of processes that run or were killed.</summary>
     /// <exception cref="BridgeException">Their folder cannot be looked into.</exception>

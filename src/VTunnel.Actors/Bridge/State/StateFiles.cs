@@ -33,7 +33,30 @@ internal static class StateFiles
     });
 
     /// <summary>Whoever reads meanwhile sees the old file or the new one; a full disk leaves the old one.</summary>
-    public static void Write(string path, byte[] content) => Guard(path, () =>
+    public static void Write(string path, byte[] content) => Guard(path, () => Replace(path, content));
+
+    /// <summary>As <see cref="Write(string, byte[])"/>, for a file that is not the state's: whoever named it can name another.</summary>
+    public static void WriteOutside(string path, byte[] content)
+    {
+        try
+        {
+            Replace(path, content);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or NotSupportedException)
+        {
+            // The system's words name the file that is made first, which whoever reads them has never heard of.
+            var why = e switch
+            {
+                DirectoryNotFoundException => "there is no such folder",
+                _ when Directory.Exists(path) => "it is a folder",
+                UnauthorizedAccessException => "permission denied",
+                _ => e.Message.TrimEnd('.'),
+            };
+            throw new BridgeException(BridgeError.Storage, $"'{path}' cannot be written: {why}; name another file with --out", e);
+        }
+    }
+
+    private static void Replace(string path, byte[] content)
     {
         var next = $"{path}.{Guid.NewGuid():N}.new";
         try
@@ -51,7 +74,7 @@ internal static class StateFiles
             File.Delete(next);
             throw;
         }
-    });
+    }
 
     /// <inheritdoc cref="Write(string, byte[])"/>
     public static void Write(string path, string content) => Write(path, Encoding.UTF8.GetBytes(content));

@@ -13,7 +13,7 @@ public static class StateFolder
         File.Delete(probe);
     }
 
-    /// <summary>Writes a file that only its owner can read, as a whole or not at all.</summary>
+    /// <summary>Writes a file outside of the state that only its owner can read, as a whole or not at all.</summary>
     /// <exception cref="BridgeException">It cannot be written.</exception>
-    public static void WritePrivate(string path, byte[] content) => StateFiles.Write(path, content);
+    public static void WritePrivate(string path, byte[] content) => StateFiles.WriteOutside(path, content);
 }

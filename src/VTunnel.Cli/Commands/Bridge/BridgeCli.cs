@@ -224,7 +224,7 @@ internal static class BridgeCli
 
         if (DurationText.TryParse(text, out value) && value > TimeSpan.Zero)
             return true;
-        problem = "a duration is a number with a unit, such as 300ms, 90m, 12h or 30d";
+        problem = "a duration is a number above 0 with a unit, such as 300ms, 90m, 12h or 30d";
         return false;
     }
 

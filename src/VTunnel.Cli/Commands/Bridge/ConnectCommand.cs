@@ -147,6 +147,8 @@ internal static partial class ConnectCommand
                     state.SocketPath(context), async (question, value) => await AnswerAsync(await created.Task, question, value));
                 if (control is not null)
                     controls.Add(control);
+                else
+                    LogNoStatus(logger, state.Path);
                 var consumer = BridgeConsumer.Create(state, context, moves, options, loggers);
                 created.SetResult(consumer);
                 consumers.Add(consumer);
@@ -200,6 +202,9 @@ internal static partial class ConnectCommand
 
     [LoggerMessage(9222, LogLevel.Information, "The current context is {Current}: without a bundle, this one is 'vtunnel connect --context {Context}'")]
     private static partial void LogOtherIsCurrent(ILogger logger, string current, string context);
+
+    [LoggerMessage(9223, LogLevel.Warning, "The path of {StateDir} is too long for a socket: 'vtunnel status' will not know of this process, and nothing keeps a second one off")]
+    private static partial void LogNoStatus(ILogger logger, string stateDir);
 
     [LoggerMessage(9221, LogLevel.Information, "Connecting as {Context}")]
     private static partial void LogConnecting(ILogger logger, string context);

@@ -2,6 +2,7 @@ using VTunnel.Bridge;
 using VTunnel.Bridge.Identity;
 using VTunnel.Bridge.State;
 using VTunnel.Bridge.Wire;
+using VTunnel.Carriers;
 using VTunnel.Cli.Hosting;
 using VTunnel.Cli.Settings;
 using VTunnel.Cli.Syntax;
@@ -39,6 +40,8 @@ internal static class JoinCommand
                 settings.Fault(RelayUrl, settings.Arguments[0], "a URL begins with wss:// (or ws:// for tests)");
         }
 
+        if (settings.Arguments.Count > 1 && string.IsNullOrWhiteSpace(settings.Arguments[1]))
+            settings.Fault(Code, "", "it is empty; 'vtunnel relay invite' prints one");
         var name = settings.Text(Name);
         var authorityFile = settings.Text(Authority);
         if (authorityFile is not null && OptionRules.CertificateFileProblem(authorityFile) is { } fileProblem)
@@ -58,13 +61,25 @@ internal static class JoinCommand
 
     private static async Task<int> JoinAsync(SettingsReader settings, StateDirectory state, string context, Uri url, string name, string? authorityFile)
     {
-        using var identity = PublisherIdentity.Create();
-        var relayId = await EnrolAsync(settings, new RelayAddress(url, "", authorityFile), identity, name);
+        var code = settings.Arguments[1];
+        using var identity = state.BeginJoin(code);
+        string relayId;
+        try
+        {
+            relayId = await EnrolAsync(settings, new RelayAddress(url, "", authorityFile), identity, name);
+        }
+        catch (TunnelConnectException e) when (e.Code == ConnectError.Unauthorized)
+        {
+            state.EndJoin(code);
+            throw;
+        }
+
         state.CreatePublisher(
             context,
             new BridgeContext(
                 1, ContextKind.Publisher, url, relayId, identity.Fingerprint, name, authorityFile is null ? null : await File.ReadAllTextAsync(authorityFile)),
             identity);
+        state.EndJoin(code);
         var named = state.IsDefault(ContextKind.Publisher, context) ? "" : $" --context {context}";
         return BridgeCli.Tell(
             settings,

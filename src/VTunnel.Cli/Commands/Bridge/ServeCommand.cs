@@ -52,6 +52,6 @@ internal static partial class ServeCommand
     [LoggerMessage(9211, LogLevel.Information, "Publishing as {Context}")]
     private static partial void LogServing(ILogger logger, string context);
 
-    [LoggerMessage(9212, LogLevel.Warning, "The path of {StateDir} is too long for a socket: 'vtunnel status' will not know of this process")]
+    [LoggerMessage(9212, LogLevel.Warning, "The path of {StateDir} is too long for a socket: 'vtunnel status' will not know of this process, and nothing keeps a second one off")]
     private static partial void LogNoStatus(ILogger logger, string stateDir);
 }

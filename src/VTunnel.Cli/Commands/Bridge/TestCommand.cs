@@ -12,6 +12,7 @@ using VTunnel.Carriers;
 using VTunnel.Cli.Hosting;
 using VTunnel.Cli.Settings;
 using VTunnel.Cli.Syntax;
+using VTunnel.Options;
 using VTunnel.Hosting;
 using VTunnel.Protocol.Bridge;
 
@@ -28,6 +29,12 @@ internal static class TestCommand
         Run = RunAsync,
     };
 
+    private const string AskPublisher =
+        "Ask the publisher whether 'vtunnel serve' runs and is connected (vtunnel status), and whether you are admitted (vtunnel show user).";
+
+    private static readonly TimeSpan StepTimeout = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan SessionTimeout = TimeSpan.FromSeconds(45);
+
     private static Task<int> RunAsync(SettingsReader settings) => BridgeCli.RunAsync(settings, async () =>
     {
         var state = BridgeCli.State(settings);
@@ -38,10 +45,9 @@ internal static class TestCommand
             : state.ContextNames is [var only] ? only
             : state.Resolve(ContextKind.Consumer, null));
         var context = state.Load(name);
-        using var deadline = new CancellationTokenSource(TimeSpan.FromSeconds(60));
         try
         {
-            await TestRelayAsync(state, name, context, deadline.Token);
+            await TestRelayAsync(state, name, context);
             if (context.Kind == ContextKind.Publisher)
                 await TestPublisherAsync(state, name);
             else
@@ -58,48 +64,59 @@ internal static class TestCommand
 
     private static void Passed(string step, string detail) => Console.Out.WriteLine($"ok      {step}: {OneLine.Of(detail)}");
 
-    private static async Task TestRelayAsync(StateDirectory state, string name, BridgeContext context, CancellationToken cancellationToken)
+    /// <summary>One step, which may take <see cref="StepTimeout"/>: a firewall that drops packets says nothing for minutes.</summary>
+    /// <param name="step">What it is called.</param>
+    /// <param name="what">What is tried.</param>
+    /// <param name="remedy">What to do where it fails.</param>
+    /// <param name="work">Tries it, and gives what was found.</param>
+    private static async Task StepAsync(string step, string what, string remedy, Func<CancellationToken, Task<string>> work)
+    {
+        using var deadline = new CancellationTokenSource(StepTimeout);
+        try
+        {
+            Passed(step, await work(deadline.Token));
+        }
+        catch (Exception e) when (e is SocketException or AuthenticationException or IOException)
+        {
+            throw new StepFailedException(step, $"{what}: {e.Message}", remedy);
+        }
+        catch (OperationCanceledException) when (deadline.IsCancellationRequested)
+        {
+            throw new StepFailedException(step, $"{what}: no answer within {DurationText.Format(StepTimeout)}", remedy);
+        }
+    }
+
+    private static async Task TestRelayAsync(StateDirectory state, string name, BridgeContext context)
     {
         var host = context.Relay.IdnHost;
-        IPAddress[] addresses;
-        try
+        var place = $"{host}:{context.Relay.Port}";
+        IPAddress[] addresses = [];
+        await StepAsync("name", host, "Check this machine's DNS, and the relay's address with its operator.", async cancellation =>
         {
-            addresses = await Dns.GetHostAddressesAsync(host, cancellationToken);
-            Passed("name", $"{host} is {string.Join(", ", addresses.Select(address => address.ToString()))}");
-        }
-        catch (SocketException e)
-        {
-            throw new StepFailedException("name", $"{host}: {e.Message}", "Check this machine's DNS, and the relay's address with its operator.");
-        }
+            addresses = await Dns.GetHostAddressesAsync(host, cancellation);
+            return $"{host} is {string.Join(", ", addresses.Select(address => address.ToString()))}";
+        });
 
         using var socket = new TcpClient();
-        try
+        await StepAsync("TCP", place, "Check that a firewall lets this machine dial out to it, and that the relay runs.", async cancellation =>
         {
-            await socket.ConnectAsync(addresses, context.Relay.Port, cancellationToken);
+            await socket.ConnectAsync(addresses, context.Relay.Port, cancellation);
             var found = (IPEndPoint)socket.Client.RemoteEndPoint!;
-            Passed("TCP", $"{(found.Address.IsIPv4MappedToIPv6 ? new IPEndPoint(found.Address.MapToIPv4(), found.Port) : found)}");
-        }
-        catch (SocketException e)
-        {
-            throw new StepFailedException("TCP", $"{host}:{context.Relay.Port}: {e.Message}", "Check that a firewall lets this machine dial out to it, and that the relay runs.");
-        }
+            return $"{(found.Address.IsIPv4MappedToIPv6 ? new IPEndPoint(found.Address.MapToIPv4(), found.Port) : found)}";
+        });
 
         if (context.Relay.Scheme is "wss" or "https")
         {
             await using var tls = new SslStream(socket.GetStream());
-            try
+            await StepAsync("TLS", place, "Check that a relay listens there, and that nothing on the way breaks TLS open.", async cancellation =>
             {
                 // What the certificate is worth is seen to in the next step, with the authorities of this identity.
 #pragma warning disable CA5359
                 await tls.AuthenticateAsClientAsync(
-                    new SslClientAuthenticationOptions { TargetHost = host, RemoteCertificateValidationCallback = static (_, _, _, _) => true }, cancellationToken);
+                    new SslClientAuthenticationOptions { TargetHost = host, RemoteCertificateValidationCallback = static (_, _, _, _) => true }, cancellation);
 #pragma warning restore CA5359
-                Passed("TLS", $"{tls.SslProtocol}, {tls.RemoteCertificate?.Subject}");
-            }
-            catch (Exception e) when (e is AuthenticationException or IOException)
-            {
-                throw new StepFailedException("TLS", e.Message, "Check that a relay listens there, and that nothing on the way breaks TLS open.");
-            }
+                return $"{tls.SslProtocol}, {tls.RemoteCertificate?.Subject}";
+            });
         }
 
         using var certificate = context.Kind == ContextKind.Publisher ? null : state.LoadUser(name);
@@ -109,7 +126,7 @@ internal static class TestCommand
         try
         {
             // A publisher that runs must not be displaced: an answer to nobody is admitted all the same.
-            using var connection = await dialer.DialAsync(identity is null ? AdmissionKind.Consume : AdmissionKind.Answer, identity is null ? null : "test", cancellationToken);
+            using var connection = await dialer.DialAsync(identity is null ? AdmissionKind.Consume : AdmissionKind.Answer, identity is null ? null : "test", CancellationToken.None);
             connection.Abort();
             Passed("relay", $"it admits {context.User ?? "this publisher"}{(dialer.Skew == TimeSpan.Zero ? "" : $"; this machine's clock is {dialer.Skew.Duration().TotalSeconds:0} s {(dialer.Skew > TimeSpan.Zero ? "behind" : "ahead")}")}");
         }
@@ -170,9 +187,18 @@ internal static class TestCommand
 
         await using var consumer = BridgeConsumer.CreateProbe(state, name);
         await consumer.StartAsync();
-        using var deadline = new CancellationTokenSource(TimeSpan.FromSeconds(45));
+        using var deadline = new CancellationTokenSource(SessionTimeout);
         var ended = consumer.WaitForEndAsync(deadline.Token);
-        var found = await consumer.WaitForProbeAsync(deadline.Token);
+        ConsumerState found;
+        try
+        {
+            found = await consumer.WaitForProbeAsync(deadline.Token);
+        }
+        catch (OperationCanceledException) when (deadline.IsCancellationRequested)
+        {
+            throw new StepFailedException("publisher", $"no answer within {DurationText.Format(SessionTimeout)}", AskPublisher);
+        }
+
         if (ended.IsCompletedSuccessfully && await ended is { } reason)
             throw new StepFailedException("publisher", reason, "Ask the publisher for access.");
         RequireProbe(found);
@@ -183,8 +209,7 @@ internal static class TestCommand
     {
         if (!state.IsConnected)
         {
-            throw new StepFailedException(
-                "publisher", state.Problem ?? "not connected", "Ask the publisher whether 'vtunnel serve' runs and is connected (vtunnel status), and whether you are admitted (vtunnel show user).");
+            throw new StepFailedException("publisher", state.Problem ?? "not connected", AskPublisher);
         }
 
         Passed("publisher", $"{state.Publisher} answered end to end in {state.ProbeTook!.Value.TotalMilliseconds:0.#} ms");
