@@ -19,6 +19,7 @@ internal sealed class FramedCarrier : ICarrier
     private const int AheadBytes = 160;
 
     private const int MaskBytes = 4;
+    private const int FramesInARow = 64;
 
     private readonly WebSocket _socket;
     private readonly ProbedStream _stream;
@@ -86,8 +87,11 @@ internal sealed class FramedCarrier : ICarrier
         try
         {
             var count = 0;
-            while (true)
+            for (var frames = 1; ; frames++)
             {
+                // Pings and frames without payload give whoever asks nothing, and would keep the thread as long as they come.
+                if (frames % FramesInARow == 0)
+                    await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
                 if (!_inFrame)
                 {
                     while (!TryReadHeader(out var error))

@@ -27,6 +27,9 @@ internal sealed class ClientSessionActor : SessionActor
     /// <summary>A refused port may be free later (its holder left, an administrator changed something).</summary>
     private static readonly TimeSpan RefusedRetry = TimeSpan.FromSeconds(10);
 
+    /// <summary>Lines of a kind that a server can cause at will, for each session.</summary>
+    private const int MaxLogged = 20;
+
     private const int FirstFreePort = 20_000;
     private const int LastFreePort = 32_000;
     private const int MaxFreePortTries = 20;
@@ -38,6 +41,8 @@ internal sealed class ClientSessionActor : SessionActor
     private readonly List<ForwardRule> _initial;
     private readonly Dictionary<int, Forward> _forwards = [];
     private readonly Dictionary<int, int> _domainPorts = [];
+    private int _loggedRefusals;
+    private int _loggedUnknown;
 
     public ClientSessionActor(SessionContext session, TunnelClientOptions options, IReadOnlyList<ForwardRule> forwards, ITargetDialer dialer)
         : base(session)
@@ -158,8 +163,9 @@ internal sealed class ClientSessionActor : SessionActor
         switch (message)
         {
             case ListenOk ok when _forwards.TryGetValue(ok.Port, out var forward):
+                if (!forward.IsOpen)
+                    Logger.ForwardUp(forward.Rule.Source, forward.Rule.Target.ToString());
                 (forward.LastError, forward.IsOpen) = (null, true);
-                Logger.ForwardUp(forward.Rule.Source, forward.Rule.Target.ToString());
                 Context.Parent.Tell(new ClientSessionProtocol.ListenAnswered(forward.Rule.RemotePort, null));
                 break;
             case ListenErr refused when _forwards.TryGetValue(refused.Port, out var forward):
@@ -179,7 +185,7 @@ internal sealed class ClientSessionActor : SessionActor
         }
 
         var suffix = _options.AutoReconnect ? $"; asking again every {RefusedRetry.TotalSeconds:0} s" : "";
-        if (forward.LastError != refused.Error)
+        if (forward.LastError != refused.Error && ++_loggedRefusals <= MaxLogged)
             Logger.ForwardRefused(forward.Rule.Domain?.ToString() ?? $"port {refused.Port}", refused.Error, suffix);
         (forward.LastError, forward.IsOpen) = (refused.Error, false);
         Context.Parent.Tell(new ClientSessionProtocol.ListenAnswered(forward.Rule.RemotePort, refused.Error));
@@ -199,7 +205,8 @@ internal sealed class ClientSessionActor : SessionActor
 
         if (!_forwards.TryGetValue(requested.Request.Port, out var forward))
         {
-            Logger.UnknownForward(requested.Request.Port);
+            if (++_loggedUnknown <= MaxLogged)
+                Logger.UnknownForward(requested.Request.Port);
             Pump.Reset(requested.Key);
             return;
         }

@@ -51,6 +51,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
 
     private sealed class Logic : TimerGraphStageLogic, IInHandler, IOutHandler
     {
+        private const int ReceivesInARow = 256;
         private const string FarewellTimer = "farewell";
 
         private readonly CarrierStage _stage;
@@ -58,6 +59,9 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
         private readonly StageWake _wake;
         private readonly StageOperation<ValueWebSocketReceiveResult> _receive;
         private readonly StageOperation _send;
+
+        /// <summary>The loop of receives was left to let others in.</summary>
+        private bool _hasMore;
 
         private ByteChunk? _message;
         private int _length;
@@ -113,15 +117,23 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
             _wake.Clear();
             if (_send.IsCompleted)
                 OnSent();
-            if (_receive.IsCompleted && TakeReceived())
+            if (_receive.IsCompleted ? TakeReceived() : _hasMore)
                 Receive();
         }
 
         private void Receive()
         {
-            // Loops instead of recursing: a busy carrier completes many receives at once.
-            while (!_receive.IsPending && WantsToReceive)
+            // Loops instead of recursing: a busy carrier completes many receives at once. But not for ever, where all is dropped.
+            _hasMore = false;
+            for (var left = ReceivesInARow; !_receive.IsPending && WantsToReceive; left--)
             {
+                if (left == 0)
+                {
+                    _hasMore = true;
+                    _wake.Signal();
+                    return;
+                }
+
                 _message ??= ByteChunk.Rent(FirstReadBytes);
                 if (_length == _message.Array.Length)
                     Grow();

@@ -96,6 +96,7 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
 
     private sealed class Logic : TimerGraphStageLogic, ILinkPort, IInHandler, IOutHandler
     {
+        private const int ReceivesInARow = 256;
         private const string DeadlineTimer = "deadline";
         private const string FarewellTimer = "farewell";
 
@@ -502,11 +503,21 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
                 _workAgain = true;
         }
 
+        /// <summary>
+        /// For a while only: records that deliver nothing, as pings, would keep the thread as long as they come, and timers and
+        /// whatever else it has to do would wait.
+        /// </summary>
         private void Receive()
         {
-            while (_current is { Receiving.IsPending: false } current && !_isStopped && !_peerClosed
-                && (current.IsClosed || IsAvailable(_stage._out) || IsClosed(_stage._out) || !_link.IsUp))
+            for (var left = ReceivesInARow; _current is { Receiving.IsPending: false } current && !_isStopped && !_peerClosed
+                && (current.IsClosed || IsAvailable(_stage._out) || IsClosed(_stage._out) || !_link.IsUp); left--)
             {
+                if (left == 0)
+                {
+                    _wake.Signal();
+                    return;
+                }
+
                 if (!StartReceive(current) || !TakeReceived(current))
                     return;
                 HandleEvents();

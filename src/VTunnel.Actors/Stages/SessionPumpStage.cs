@@ -487,6 +487,12 @@ internal sealed class SessionPumpStage<TFrame> : GraphStageWithMaterializedValue
             {
                 former.LostItsId = true;
                 _withoutId.Add(former);
+                if (former.Endpoint is null)
+                {
+                    // Nothing is delivered of it, and its target, which is still dialled, finds nobody any more.
+                    TellSession(new PumpEvents.StreamCancelled(former.Key));
+                    EndStream(former, StreamEnd.PeerReset, abort: true);
+                }
             }
 
             var stream = new PumpedStream(this, new StreamKey(id, ++_lastSerial));

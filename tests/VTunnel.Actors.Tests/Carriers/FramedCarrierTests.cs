@@ -6,6 +6,7 @@ using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Framing;
 using VTunnel.Protocol.Link;
 using VTunnel.Testing;
+using VTunnel.Web;
 
 namespace VTunnel.Actors.Tests.Carriers;
 
@@ -28,6 +29,48 @@ public sealed class FramedCarrierTests : IDisposable
         }
 
         return data;
+    }
+
+    [Fact]
+    public void Pings_without_end_do_not_keep_the_thread_that_reads()
+    {
+        var line = new PingingStream();
+        var carrier = Own(new FramedCarrier(Own(LibrarySocket(line, isServer: false)), new ProbedStream(line), isClient: true, "far"));
+        var received = Task.CompletedTask;
+        var reader = new Thread(() => received = carrier.ReceiveAsync(new byte[1000]).AsTask());
+        line.Reader = reader;
+
+        reader.Start();
+        Assert.True(reader.Join(TestTimeouts.Step));
+
+        Assert.InRange(line.ReadsByReader, 1, 1_000);
+        Assert.False(received.IsCompleted);
+    }
+
+    /// <summary>A server that has always got pings to read, and nothing else.</summary>
+    private sealed class PingingStream : AsyncStream
+    {
+        private const int EnoughToSee = 100_000;
+
+        private int _reads;
+
+        public Thread? Reader { get; set; }
+
+        public int ReadsByReader { get; private set; }
+
+        public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
+        {
+            if (Thread.CurrentThread == Reader)
+                ReadsByReader++;
+            if (Interlocked.Increment(ref _reads) > EnoughToSee)
+                return new ValueTask<int>(new TaskCompletionSource<int>().Task);
+            var length = buffer.Length & ~1;
+            for (var i = 0; i < length; i += 2)
+                (buffer.Span[i], buffer.Span[i + 1]) = (0x89, 0x00);
+            return ValueTask.FromResult(length);
+        }
+
+        public override ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default) => ValueTask.CompletedTask;
     }
 
     [Theory]

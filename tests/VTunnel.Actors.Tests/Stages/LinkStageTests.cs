@@ -4,6 +4,7 @@ using Akka.Streams.Dsl;
 using Akka.TestKit;
 using Microsoft.Extensions.Time.Testing;
 using VTunnel.Actors.Tests.Testing;
+using VTunnel.Carriers;
 using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Link;
 using VTunnel.Stages;
@@ -78,6 +79,71 @@ public sealed class LinkStageTests : VirtualTimeKit
         _session.ExpectNoMsg(TimeSpan.Zero);
         PassTime(Options.KeepAliveInterval);
         Assert.Contains("nothing was heard", _session.ExpectMsg<LinkEvents.CarrierLost>().Reason, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Records_that_bring_nothing_keep_nobody_from_the_stage()
+    {
+        var (port, _) = Run(takesAll: true);
+        var carrier = new EndlessCarrier();
+        carrier.OnReceive = count =>
+        {
+            if (count == 1)
+                _client.Receive(1, ByteChunk.Copy(carrier.FirstSent), TimeSpan.Zero);
+            else if (count == 10)
+                port.Attach(new MemoryCarrierPair().Server, Read(Hello()));
+        };
+        port.Attach(carrier, Read(Hello()));
+
+        _session.ExpectMsg<LinkEvents.CarrierUp>();
+        _session.ExpectMsg<LinkEvents.CarrierUp>();
+        Assert.InRange(carrier.ReceivedWhenAborted, 10, 1_000);
+    }
+
+    /// <summary>Has always got something, which means nothing: a record of a kind that nobody knows.</summary>
+    private sealed class EndlessCarrier : ICarrier
+    {
+        private const int EnoughToSee = 100_000;
+
+        private int _count;
+
+        public Action<int> OnReceive { get; set; } = _ => { };
+
+        public byte[] FirstSent { get; private set; } = [];
+
+        public int ReceivedWhenAborted { get; private set; }
+
+        public string RemoteName => "endless";
+
+        public bool SpeaksV2 => true;
+
+        public long ReceivedCount => _count;
+
+        public Task Disposed => Task.CompletedTask;
+
+        public ValueTask<ValueWebSocketReceiveResult> ReceiveAsync(Memory<byte> buffer)
+        {
+            if (++_count > EnoughToSee)
+                return new ValueTask<ValueWebSocketReceiveResult>(new TaskCompletionSource<ValueWebSocketReceiveResult>().Task);
+            OnReceive(_count);
+            buffer.Span[0] = 0x80;
+            return ValueTask.FromResult(new ValueWebSocketReceiveResult(1, WebSocketMessageType.Binary, true));
+        }
+
+        public ValueTask SendAsync(ReadOnlyMemory<byte> message, WebSocketMessageType kind)
+        {
+            if (FirstSent.Length == 0)
+                FirstSent = message.ToArray();
+            return ValueTask.CompletedTask;
+        }
+
+        public ValueTask<bool> PingAsync() => ValueTask.FromResult(true);
+
+        public ValueTask CloseAsync(WebSocketCloseStatus status, string reason) => ValueTask.CompletedTask;
+
+        public void Abort() => ReceivedWhenAborted = ReceivedWhenAborted == 0 ? _count : ReceivedWhenAborted;
+
+        public ValueTask DisposeAsync() => ValueTask.CompletedTask;
     }
 
     [Fact]

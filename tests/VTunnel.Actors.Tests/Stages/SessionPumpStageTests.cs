@@ -417,6 +417,22 @@ public sealed class SessionPumpStageTests : VirtualTimeKit
     });
 
     [Fact]
+    public void A_stream_that_ended_before_its_target_was_there_is_over_when_its_id_is_used_again() => RunClient(bench =>
+    {
+        var first = bench.Request(5);
+        bench.PutClose(5);
+        bench.Wire.Put(new V1Message(V1MessageType.Connect, 5, 9000));
+        Assert.Equal(first, bench.Session.ExpectMsg<PumpEvents.StreamCancelled>().Key);
+        var second = bench.Session.ExpectMsg<PumpEvents.StreamRequested>().Key;
+
+        var late = bench.Attach(first);
+        Assert.True(late.Endpoint.IsAborted);
+        late.ExpectEnd(StreamEnd.PeerReset);
+        bench.PutData(5, "for the second");
+        Assert.Equal("for the second", bench.Attach(second).SentText);
+    });
+
+    [Fact]
     public void Streams_send_in_turns() => RunServer(bench =>
     {
         bench.Wire.TakesAll = false;

@@ -38,6 +38,8 @@ internal sealed class ConsumerActor : ReconnectingActor
     private long _nextId = 1;
     private long _probeId;
     private bool _isProbed;
+    private bool _isSaving;
+    private IReadOnlyList<BridgeGrant>? _unsaved;
     private bool _isUp;
 
     public ConsumerActor(ConsumerParts parts)
@@ -123,6 +125,7 @@ internal sealed class ConsumerActor : ReconnectingActor
             case Saved saved:
                 if (saved.Problem is not null)
                     Logger.BridgeStateUnreadable(saved.Problem);
+                OnSaved();
                 break;
             case ConsumerSessionProtocol.Heard or ProbeLate:
                 // From a session that has been replaced, or answered meanwhile.
@@ -237,6 +240,15 @@ internal sealed class ConsumerActor : ReconnectingActor
     {
         if (_parts.SaveGrants is not { } save)
             return;
+
+        // One after the other, and the newest alone of those that come meanwhile: the last one that is written is the last one.
+        if (_isSaving)
+        {
+            _unsaved = grants;
+            return;
+        }
+
+        _isSaving = true;
         _ = Task.Run(() =>
         {
             try
@@ -248,7 +260,16 @@ internal sealed class ConsumerActor : ReconnectingActor
             {
                 return new Saved(e.Message);
             }
-        }).PipeTo(Self);
+        }).PipeTo(Self, failure: e => new Saved(e.Message));
+    }
+
+    private void OnSaved()
+    {
+        _isSaving = false;
+        var next = _unsaved;
+        _unsaved = null;
+        if (next is not null)
+            Save(next);
     }
 
     private void Probe()
