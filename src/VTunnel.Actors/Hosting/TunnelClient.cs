@@ -49,10 +49,7 @@ public sealed class TunnelClient : IAsyncDisposable
         TunnelMetrics? metrics,
         Func<Task<TunnelExtensions>>? prepare = null)
     {
-        var validation = new TunnelClientOptionsValidator().Validate(null, options);
-        if (validation.Failed)
-            throw new OptionsValidationException(nameof(TunnelClientOptions), typeof(TunnelClientOptions), validation.Failures);
-
+        Validate(options);
         loggerFactory ??= NullLoggerFactory.Instance;
         _options = options = options.Copy();
         _extensions = extensions ?? TunnelExtensions.None;
@@ -85,8 +82,28 @@ public sealed class TunnelClient : IAsyncDisposable
     /// <param name="options">Where to dial and what to forward.</param>
     /// <param name="loggerFactory">Where to log, what Akka logs of the actor system included; null for nowhere.</param>
     /// <exception cref="OptionsValidationException">The options are invalid; every fault is named.</exception>
-    public static TunnelClient Create(TunnelClientOptions options, ILoggerFactory? loggerFactory = null) =>
-        new(EngineConfiguration.CreateSystem("vtunnel-client", loggerFactory), ownsSystem: true, options, null, loggerFactory, null);
+    public static TunnelClient Create(TunnelClientOptions options, ILoggerFactory? loggerFactory = null)
+    {
+        Validate(options);
+        var system = EngineConfiguration.CreateSystem("vtunnel-client", loggerFactory);
+        try
+        {
+            return new TunnelClient(system, ownsSystem: true, options, null, loggerFactory, null);
+        }
+        catch
+        {
+            // A file of trusted certificates, for example, may be unusable.
+            _ = system.Terminate();
+            throw;
+        }
+    }
+
+    private static void Validate(TunnelClientOptions options)
+    {
+        var validation = new TunnelClientOptionsValidator().Validate(null, options);
+        if (validation.Failed)
+            throw new OptionsValidationException(nameof(TunnelClientOptions), typeof(TunnelClientOptions), validation.Failures);
+    }
 
     /// <summary>Makes a client in an actor system that exists.</summary>
     /// <param name="system">Where its actors live; it outlives the client.</param>

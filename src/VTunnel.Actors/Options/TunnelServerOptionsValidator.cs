@@ -90,6 +90,8 @@ public sealed class TunnelServerOptionsValidator : IValidateOptions<TunnelServer
                 faults.Add(Key(nameof(proxy.InterceptionAuthority)), null, "the authority's private key is needed to sign certificates");
             if (authority.Extensions.OfType<System.Security.Cryptography.X509Certificates.X509BasicConstraintsExtension>().FirstOrDefault() is not { CertificateAuthority: true })
                 faults.Add(Key(nameof(proxy.InterceptionAuthority)), null, "this certificate is not one of an authority; make one with 'vtunnel ca create'");
+            if (authority.NotAfter.ToUniversalTime() < TimeProvider.System.GetUtcNow())
+                faults.Add(Key(nameof(proxy.InterceptionAuthority)), null, $"the authority expired on {authority.NotAfter.ToUniversalTime():yyyy-MM-dd}; make another with 'vtunnel ca create'");
         }
     }
 

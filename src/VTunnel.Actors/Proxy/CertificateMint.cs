@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Security;
+using System.Security.Authentication;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using VTunnel.Routing;
@@ -43,6 +44,7 @@ internal sealed class CertificateMint : IDisposable
 
     /// <summary>A certificate for a host.</summary>
     /// <param name="host">A normalised name or address.</param>
+    /// <exception cref="AuthenticationException">There is none: the authority is out of its time, or the host cannot stand in a certificate.</exception>
     public SslStreamCertificateContext For(string host)
     {
         var now = _timeProvider.GetUtcNow();
@@ -55,9 +57,11 @@ internal sealed class CertificateMint : IDisposable
                 return known.Value.Context;
             }
 
+            // Made first: what cannot be made leaves all as it was.
+            var made = Make(host, now);
             if (known is not null)
                 _byUse.Remove(known);
-            var node = _byUse.AddFirst(Make(host, now));
+            var node = _byUse.AddFirst(made);
             _leaves[host] = node;
             if (_leaves.Count > MaxKept)
             {
@@ -72,13 +76,29 @@ internal sealed class CertificateMint : IDisposable
 
     private Leaf Make(string host, DateTimeOffset now)
     {
+        var notBefore = Later(now - Before, _authority.NotBefore);
+        var notAfter = Earlier(now + Lifetime, _authority.NotAfter);
+        if (notBefore >= notAfter)
+        {
+            throw new AuthenticationException(
+                $"the authority of --proxy-mitm-ca is valid from {_authority.NotBefore.ToUniversalTime():yyyy-MM-dd} to {_authority.NotAfter.ToUniversalTime():yyyy-MM-dd}; make another with 'vtunnel ca create'");
+        }
+
         var names = new SubjectAlternativeNameBuilder();
         var name = new X500DistinguishedNameBuilder();
         var address = HostName.AddressOf(host);
-        if (address is not null)
-            names.AddIpAddress(address);
-        else
-            names.AddDnsName(host);
+        try
+        {
+            if (address is not null)
+                names.AddIpAddress(address);
+            else
+                names.AddDnsName(host);
+        }
+        catch (ArgumentException e)
+        {
+            throw new AuthenticationException($"'{host}' cannot stand in a certificate", e);
+        }
+
 
         // The common name is for people and has at most 64 characters; programs look at the alternative names. But OpenSSL holds one
         // that could be a domain, as 10.0.0.5 could, against the domains of a constrained authority.
@@ -89,8 +109,6 @@ internal sealed class CertificateMint : IDisposable
         request.CertificateExtensions.Add(new X509KeyUsageExtension(X509KeyUsageFlags.DigitalSignature, true));
         request.CertificateExtensions.Add(new X509EnhancedKeyUsageExtension([new Oid("1.3.6.1.5.5.7.3.1")], false));
         request.CertificateExtensions.Add(X509AuthorityKeyIdentifierExtension.CreateFromCertificate(_authority, true, false));
-        var notBefore = Later(now - Before, _authority.NotBefore);
-        var notAfter = Earlier(now + Lifetime, _authority.NotAfter);
         using var certificate = request.Create(_authority.SubjectName, Signer(), notBefore, notAfter, RandomNumberGenerator.GetBytes(16));
         var withKey = certificate.CopyWithPrivateKey(_key);
         return new Leaf(host, SslStreamCertificateContext.Create(withKey, [_authority], offline: true), now + ((notAfter - now) / 2));

@@ -123,7 +123,17 @@ internal sealed class ConnectCarrier(DirectConnector direct, TunnelConnector tun
                 throw;
             }
 
-            await carry(body, ReadOnlyMemory<byte>.Empty).ConfigureAwait(false);
+            try
+            {
+                await carry(body, ReadOnlyMemory<byte>.Empty).ConfigureAwait(false);
+            }
+            catch
+            {
+                giveUp();
+                body.Abort();
+                throw;
+            }
+
             return;
         }
 
@@ -139,7 +149,18 @@ internal sealed class ConnectCarrier(DirectConnector direct, TunnelConnector tun
             throw;
         }
 
-        await carry(endpoint, prefix).ConfigureAwait(false);
+        try
+        {
+            await carry(endpoint, prefix).ConfigureAwait(false);
+        }
+        catch
+        {
+            // The connection is nobody else's any more.
+            giveUp();
+            endpoint.Abort();
+            context.Abort();
+            throw;
+        }
 
         // The server has nothing to do with the connection any more and must not answer on it.
         context.Abort();

@@ -17,11 +17,42 @@ namespace VTunnel.Proxy;
 /// <param name="lookUp">Finds the addresses of a name; the system's resolver unless a test has one.</param>
 internal sealed class DirectConnector(ProxyOptions options, TimeProvider timeProvider, Func<string, CancellationToken, Task<IPAddress[]>>? lookUp = null)
 {
-    private readonly Func<string, CancellationToken, Task<IPAddress[]>> _lookUp = lookUp ?? Dns.GetHostAddressesAsync;
+    private readonly Func<string, CancellationToken, Task<IPAddress[]>> _lookUp = lookUp ?? LookUpAsync;
 
     private readonly Dictionary<string, IPAddress[]> _addresses = options.Addresses
         .GroupBy(entry => entry.Host, StringComparer.Ordinal)
         .ToDictionary(group => group.Key, group => group.Select(entry => entry.Address).ToArray(), StringComparer.Ordinal);
+
+    /// <summary>Look-ups under way, however long the system's resolver takes and whether or not anybody still waits.</summary>
+    private static readonly SemaphoreSlim LookUps = new(32);
+
+    /// <summary>
+    /// Asks the system's resolver on a thread made for it: it has no way of asking that does not keep one, on Linux, and names whose
+    /// servers do not answer would keep the pool's, which everything else runs on.
+    /// </summary>
+    private static async Task<IPAddress[]> LookUpAsync(string host, CancellationToken cancellationToken)
+    {
+        await LookUps.WaitAsync(cancellationToken).ConfigureAwait(false);
+        var looking = Task.Factory.StartNew(
+            () =>
+            {
+                try
+                {
+                    return Dns.GetHostAddresses(host);
+                }
+                finally
+                {
+                    LookUps.Release();
+                }
+            },
+            CancellationToken.None,
+            TaskCreationOptions.LongRunning | TaskCreationOptions.DenyChildAttach,
+            TaskScheduler.Default);
+
+        // Nobody may wait for it any more when it fails.
+        _ = looking.ContinueWith(task => _ = task.Exception, CancellationToken.None, TaskContinuationOptions.OnlyOnFaulted, TaskScheduler.Default);
+        return await looking.WaitAsync(cancellationToken).ConfigureAwait(false);
+    }
 
     /// <summary>Connects to a host.</summary>
     /// <param name="host">Normalised.</param>

@@ -1,5 +1,6 @@
 using System.Buffers;
 using System.Net.Sockets;
+using System.Security.Cryptography;
 using VTunnel.Endpoints;
 
 namespace VTunnel.Proxy;
@@ -8,6 +9,12 @@ namespace VTunnel.Proxy;
 internal static class DirectRelay
 {
     private const int BufferBytes = 64 * 1024;
+
+    /// <summary>
+    /// Two ends that are both faster than this would never let go of the thread, which may be the one that polls all sockets: it is
+    /// given back after every mebibyte.
+    /// </summary>
+    private const int RoundsInARow = 16;
 
     /// <summary>Runs until both directions have ended, or one broke. Both endpoints are closed afterwards.</summary>
     /// <param name="first">One.</param>
@@ -36,8 +43,11 @@ internal static class DirectRelay
                 moved = prefix.Length;
             }
 
-            while (true)
+            for (var round = 1; ; round++)
             {
+                if (round % RoundsInARow == 0)
+                    await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+
                 // Idle connections hold no buffer.
                 if (drained)
                     await source.ReceiveAsync(Memory<byte>.Empty).ConfigureAwait(false);
@@ -59,7 +69,7 @@ internal static class DirectRelay
 
             await destination.FinishSendingAsync().ConfigureAwait(false);
         }
-        catch (Exception e) when (e is IOException or SocketException or ObjectDisposedException or InvalidOperationException or OperationCanceledException)
+        catch (Exception e) when (e is IOException or SocketException or ObjectDisposedException or InvalidOperationException or OperationCanceledException or CryptographicException)
         {
             // Broken at one end is broken at the other: a reset there becomes a reset here.
             first.Abort();

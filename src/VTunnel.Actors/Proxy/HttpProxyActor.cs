@@ -1,4 +1,5 @@
 using System.Net;
+using System.Net.Security;
 using System.Net.Sockets;
 using Akka.Actor;
 using Microsoft.Extensions.Logging;
@@ -17,6 +18,7 @@ public sealed class HttpProxyActor : UntypedActor, IWithTimers
     private static readonly TimeSpan AcceptRetry = TimeSpan.FromMilliseconds(100);
 
     private readonly ProxyOptions _options;
+    private readonly SslStreamCertificateContext? _certificate;
     private readonly ILogger _logger;
     private readonly ILoggerFactory _loggerFactory;
     private readonly ProxyApplication _application;
@@ -32,6 +34,7 @@ public sealed class HttpProxyActor : UntypedActor, IWithTimers
     public HttpProxyActor(ProxyOptions options, TimeSpan resumeWindow, ILoggerFactory loggerFactory, TimeProvider timeProvider)
     {
         _options = options;
+        _certificate = options.Certificate is { } certificate ? SslStreamCertificateContext.Create(certificate, options.CertificateChain, offline: true) : null;
         _loggerFactory = loggerFactory;
         _logger = loggerFactory.CreateLogger("VTunnel.Proxy");
         _application = new ProxyApplication(options, resumeWindow, loggerFactory, timeProvider);
@@ -111,7 +114,7 @@ public sealed class HttpProxyActor : UntypedActor, IWithTimers
                 break;
             case Accepted accepted:
                 _accepting = false;
-                _connections.Add(Context.Watch(Context.ActorOf(ProxyConnectionActor.Props(accepted.Socket, _options, _server!, _logger))));
+                _connections.Add(Context.Watch(Context.ActorOf(ProxyConnectionActor.Props(accepted.Socket, _options, _certificate, _server!, _logger))));
                 Accept();
                 break;
             case AcceptFailed failed:

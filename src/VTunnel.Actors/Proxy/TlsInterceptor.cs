@@ -34,6 +34,8 @@ internal sealed class TlsInterceptor(CertificateMint mint, ProxyOptions options,
         if (first.IsEmpty || first.Span[0] != ProxyConnectionActor.TlsHandshake)
             return (endpoint, first);
 
+        // Signing is work, and this may be a thread that polls the sockets.
+        await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
         var watched = new WatchedEndpoint(endpoint);
         var tls = new SslStream(new EndpointStream(watched, first));
         using var timeout = new CancellationTokenSource(options.HeaderTimeout, timeProvider);

@@ -177,6 +177,14 @@ internal sealed class RequestRelay : IDisposable
         {
             await base.TransformRequestAsync(httpContext, proxyRequest, destinationPrefix, cancellationToken).ConfigureAwait(false);
             proxyRequest.RequestUri = uri;
+            if (IsOfTheConnection(httpContext.Request.Headers.Authorization))
+            {
+                // The target may take who logs in for everyone who comes over the same connection: it must be nobody else's afterwards.
+                proxyRequest.Version = System.Net.HttpVersion.Version11;
+                proxyRequest.VersionPolicy = HttpVersionPolicy.RequestVersionExact;
+                proxyRequest.Headers.ConnectionClose = true;
+            }
+
             foreach (var named in NamedIn(httpContext.Request.Headers.Connection))
                 Remove(proxyRequest, named);
             Remove(proxyRequest, "Proxy-Connection");
@@ -199,11 +207,23 @@ internal sealed class RequestRelay : IDisposable
             {
                 foreach (var named in NamedIn(new StringValues([.. proxyResponse.Headers.Connection])))
                     httpContext.Response.Headers.Remove(named);
+                if (httpContext.Response.Headers.WWWAuthenticate is { Count: > 0 } offered && offered.Any(IsNtlm))
+                    httpContext.Response.Headers.WWWAuthenticate = new StringValues([.. offered.Where(one => !IsNtlm(one))]);
                 httpContext.Features.Get<ChunkedAnswer>()?.Begin();
             }
 
             return copies;
         }
+
+        /// <summary>Whether a login may count for the connection instead of the request.</summary>
+        private static bool IsOfTheConnection(StringValues authorization) => authorization.Any(one => IsNtlm(one) || HasScheme(one, "Negotiate"));
+
+        /// <summary>It needs one connection from its first question to its last answer, which visitors here do not have.</summary>
+        private static bool IsNtlm(string? authentication) => HasScheme(authentication, "NTLM");
+
+        private static bool HasScheme(string? authentication, string scheme) =>
+            authentication is not null && authentication.StartsWith(scheme, StringComparison.OrdinalIgnoreCase)
+            && (authentication.Length == scheme.Length || authentication[scheme.Length] == ' ');
 
         private static void Remove(HttpRequestMessage request, string name)
         {

@@ -16,6 +16,11 @@ internal sealed class WebServer : IAsyncDisposable
     /// </summary>
     public static readonly TimeSpan NoTimeout = TimeSpan.FromDays(36_500);
 
+    private const int MaxStreams = 1000;
+
+    /// <summary>Half of Kestrel's own. A connection of so many streams holds no more than as many times this.</summary>
+    private const int StreamWindowBytes = 384 * 1024;
+
     private readonly MemoryTransport _transport = new();
     private readonly KestrelServer _kestrel;
 
@@ -32,7 +37,11 @@ internal sealed class WebServer : IAsyncDisposable
         options.Limits.MaxRequestBodySize = null;
         options.Limits.MinRequestBodyDataRate = null;
         options.Limits.MinResponseDataRate = null;
-        options.Limits.Http2.MaxStreamsPerConnection = 1000;
+        options.Limits.Http2.MaxStreamsPerConnection = MaxStreams;
+
+        // Uploads of many visitors share a connection inside a tunnel: one that its target does not read holds up itself alone.
+        options.Limits.Http2.InitialStreamWindowSize = StreamWindowBytes;
+        options.Limits.Http2.InitialConnectionWindowSize = MaxStreams * StreamWindowBytes;
         configure(options);
         options.Listen(_transport.Http1.EndPoint, listen => listen.Protocols = HttpProtocols.Http1);
         options.Listen(_transport.Http2.EndPoint, listen => listen.Protocols = HttpProtocols.Http2);

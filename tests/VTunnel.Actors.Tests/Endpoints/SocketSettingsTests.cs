@@ -76,6 +76,8 @@ public sealed class SocketSettingsTests
         using var near = await ConnectAsync(listener);
         using var far = await listener.AcceptAsync();
         Assert.Equal(algorithm == "bbr" ? "reno" : algorithm, AlgorithmOf(far));
+        Assert.NotEqual(0, far.GetSocketOption(SocketOptionLevel.Socket, SocketOptionName.KeepAlive));
+        Assert.Equal(60, far.GetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveTime));
     }
 
     [Theory]

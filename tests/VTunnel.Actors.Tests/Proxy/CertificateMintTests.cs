@@ -1,4 +1,5 @@
 using System.Net;
+using System.Security.Authentication;
 using System.Security.Cryptography.X509Certificates;
 using Microsoft.Extensions.Time.Testing;
 using VTunnel.Proxy;
@@ -36,6 +37,23 @@ public sealed class CertificateMintTests : IDisposable
         chain.ChainPolicy.RevocationMode = X509RevocationMode.NoCheck;
         chain.ChainPolicy.VerificationTime = _time.GetUtcNow().LocalDateTime;
         return chain.Build(leaf);
+    }
+
+    [Fact]
+    public void An_authority_that_has_expired_is_told_each_time()
+    {
+        For("a.example.test");
+        _time.Advance(TimeSpan.FromDays(31));
+        for (var i = 0; i < 2; i++)
+        {
+            foreach (var host in new[] { "a.example.test", "b.example.test" })
+            {
+                var e = Assert.Throws<AuthenticationException>(() => For(host));
+                Assert.Contains("make another with 'vtunnel ca create'", e.Message, StringComparison.Ordinal);
+            }
+        }
+
+        Assert.Equal(1, _mint.Count);
     }
 
     [Fact]

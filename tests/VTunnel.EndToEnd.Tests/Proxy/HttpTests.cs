@@ -2,7 +2,9 @@ using System.Net.Sockets;
 using System.Net.WebSockets;
 using System.Text;
 using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Connections.Features;
 using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Http.Features;
 using VTunnel.EndToEnd.Tests.Support;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
@@ -48,6 +50,35 @@ public sealed class HttpTests
             "-H", "Connection: X-Hop, keep-alive", "-H", "X-Hop: 1", "-H", "Keep-Alive: 5", "-H", "Proxy-Connection: keep-alive", "-H", "TE: trailers",
             "-H", "X-End: 2", "-H", "User-Agent:", "-H", "Accept:", "http://api.test/");
         Assert.Equal("[GET /|Host=api.test|X-End=2|]", answer.Replace("TE=trailers|", "", StringComparison.Ordinal));
+    }
+
+    [Theory]
+    [InlineData("NTLM TlRMTVNTUAAD")]
+    [InlineData("Negotiate YIIZ")]
+    public async Task A_login_that_counts_for_a_connection_is_not_that_of_the_next_visitor(string login)
+    {
+        // As Windows' servers do: who has logged in on a connection is known there from then on.
+        await using var site = await WebServer.StartAsync(app => app.Run(async context =>
+        {
+            var known = context.Features.GetRequiredFeature<IConnectionItemsFeature>().Items;
+            if (context.Request.Headers.Authorization.Count > 0)
+                known["user"] = "alice";
+            context.Response.Headers.Append("WWW-Authenticate", "NTLM");
+            context.Response.Headers.Append("WWW-Authenticate", "Negotiate");
+            await context.Response.WriteAsync($"[{known["user"] ?? "nobody"}]");
+        }));
+        await using var pair = await ProxyPair.StartAsync([$"api.test=127.0.0.1:{site.Port}"]);
+        await pair.CurlAsync("http://api.test/");
+
+        Assert.Equal("[alice]", await pair.CurlAsync("-H", $"Authorization: {login}", "http://api.test/"));
+
+        for (var visit = 0; visit < 3; visit++)
+        {
+            var answer = await pair.CurlAsync("-i", "http://api.test/");
+            Assert.EndsWith("[nobody]", answer, StringComparison.Ordinal);
+            Assert.Contains("WWW-Authenticate: Negotiate", answer, StringComparison.OrdinalIgnoreCase);
+            Assert.DoesNotContain("NTLM", answer, StringComparison.Ordinal);
+        }
     }
 
     [Fact]
