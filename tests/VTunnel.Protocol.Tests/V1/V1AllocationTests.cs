@@ -7,6 +7,7 @@ using VTunnel.Protocol.V1;
 namespace VTunnel.Protocol.Tests.V1;
 
 /// <summary>The path of every payload byte in v1 makes no garbage: allocated bytes are exact, unlike times.</summary>
+[Collection(Alone.Name)]
 public sealed class V1AllocationTests
 {
     private const int Operations = 200;
