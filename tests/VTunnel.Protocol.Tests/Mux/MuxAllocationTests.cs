@@ -3,6 +3,7 @@ using VTunnel.Protocol.Mux;
 
 namespace VTunnel.Protocol.Tests.Mux;
 
+[Collection(Alone.Name)]
 public class MuxAllocationTests
 {
     [Theory]
