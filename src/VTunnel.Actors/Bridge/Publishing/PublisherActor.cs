@@ -280,7 +280,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
         {
             foreach (var (other, session) in _sessions.Where(session => session.Value.UserKey == arrived.UserKey))
             {
-                session.IsReplaced = session.ExpelledBecause is null;
+                session.IsReplaced |= session.ExpelledBecause is null;
                 Expel(other, session, $"user '{user.Name}' may have one session only, and has connected from {arrived.Remote}");
             }
         }

@@ -12,8 +12,8 @@ using VTunnel.Carriers;
 using VTunnel.Cli.Hosting;
 using VTunnel.Cli.Settings;
 using VTunnel.Cli.Syntax;
-using VTunnel.Options;
 using VTunnel.Hosting;
+using VTunnel.Options;
 using VTunnel.Protocol.Bridge;
 
 namespace VTunnel.Cli.Commands.Bridge;
@@ -208,9 +208,7 @@ internal static class TestCommand
     private static void RequireProbe(ConsumerState state)
     {
         if (!state.IsConnected)
-        {
             throw new StepFailedException("publisher", state.Problem ?? "not connected", AskPublisher);
-        }
 
         Passed("publisher", $"{state.Publisher} answered end to end in {state.ProbeTook!.Value.TotalMilliseconds:0.#} ms");
     }
