@@ -2,6 +2,7 @@ using System.Net;
 using VTunnel.Access;
 using VTunnel.Options;
 using VTunnel.Routing;
+using VTunnel.Tls;
 
 namespace VTunnel.Actors.Tests.Options;
 
@@ -211,5 +212,16 @@ public sealed class TunnelServerOptionsValidatorTests
                 "Proxy.Addresses '10.0.0.1=127.0.0.1': '10.0.0.1' is an address; a name is needed",
             ],
             TunnelServerOptionsValidator.Check(options).Select(fault => fault.ToString()).Select(fault => fault.Replace("'web.test.*'", "'web.test'", StringComparison.Ordinal)));
+    }
+
+    [Fact]
+    public void An_authority_that_has_expired_is_refused_with_its_day()
+    {
+        var made = TimeProvider.System.GetUtcNow() - TimeSpan.FromDays(30);
+        using var expired = CertificateAuthority.Create("test", [], made, TimeSpan.FromDays(10));
+        var options = new TunnelServerOptions { Proxy = new ProxyOptions { InterceptionAuthority = expired } };
+        Assert.Equal(
+            [$"Proxy.InterceptionAuthority: the authority expired on {expired.NotAfter.ToUniversalTime():yyyy-MM-dd}; make another with 'vtunnel ca create'"],
+            TunnelServerOptionsValidator.Check(options).Select(fault => fault.ToString()));
     }
 }
