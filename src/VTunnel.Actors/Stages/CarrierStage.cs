@@ -14,7 +14,8 @@ namespace VTunnel.Stages;
 /// </summary>
 internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
 {
-    private const int FirstReadBytes = 4 * 1024;
+    private const int SmallReceiveBytes = 4 * 1024;
+    private const int LargeReceiveBytes = ByteChunk.DefaultSize;
 
     /// <summary>How long a peer that does not read, or does not answer, may hold up a goodbye.</summary>
     private static readonly TimeSpan FarewellTimeout = TimeSpan.FromSeconds(2);
@@ -65,6 +66,10 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
 
         private ByteChunk? _message;
         private int _length;
+
+        /// <summary>Room for the next message, as the one before it needed; who waits long holds little.</summary>
+        private int _receiveBytes = SmallReceiveBytes;
+
         private ByteSlice _outgoing;
         private Exception? _closeCause;
         private bool _closing;
@@ -134,7 +139,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
                     return;
                 }
 
-                _message ??= ByteChunk.Rent(FirstReadBytes);
+                _message ??= ByteChunk.Rent(_receiveBytes);
                 if (_length == _message.Array.Length)
                     Grow();
 
@@ -202,6 +207,7 @@ internal sealed class CarrierStage : GraphStage<FlowShape<ByteSlice, ByteSlice>>
                 return true;
 
             var message = new ByteSlice(_message, 0, _length);
+            _receiveBytes = _length > SmallReceiveBytes ? LargeReceiveBytes : SmallReceiveBytes;
             _message = null;
             _length = 0;
             Push(_stage._out, message);

@@ -45,6 +45,26 @@ public sealed class CarrierStageTests : VirtualTimeKit
     }
 
     [Fact]
+    public async Task Large_messages_in_a_row_take_one_receive_each_and_a_small_one_gives_the_room_back()
+    {
+        var pair = new MemoryCarrierPair();
+        var probe = CreateTestProbe();
+        Run(pair.Server, probe);
+        Assert.True(await ReceivesAsync(40_000) > 1);
+        Assert.Equal(1, await ReceivesAsync(40_000));
+        Assert.Equal(1, await ReceivesAsync(100));
+        Assert.True(await ReceivesAsync(40_000) > 1);
+
+        async Task<long> ReceivesAsync(int length)
+        {
+            var before = pair.Server.ReceivedCount;
+            await pair.Client.SendTextAsync(new string('x', length));
+            Assert.Equal(length, Text(probe.ExpectMsg<WireEvents.Took>()).Length);
+            return pair.Server.ReceivedCount - before;
+        }
+    }
+
+    [Fact]
     public async Task A_message_of_the_largest_size_passes_and_one_byte_more_ends_the_session()
     {
         var pair = new MemoryCarrierPair();
