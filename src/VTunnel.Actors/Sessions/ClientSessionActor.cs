@@ -27,7 +27,7 @@ internal sealed class ClientSessionActor : SessionActor
     /// <summary>A refused port may be free later (its holder left, an administrator changed something).</summary>
     private static readonly TimeSpan RefusedRetry = TimeSpan.FromSeconds(10);
 
-    /// <summary>Lines of a kind that a server can cause at will, for each session.</summary>
+    /// <summary>Lines that a server can cause at will: about each forward, and about ports that are none.</summary>
     private const int MaxLogged = 20;
 
     private const int FirstFreePort = 20_000;
@@ -41,7 +41,6 @@ internal sealed class ClientSessionActor : SessionActor
     private readonly List<ForwardRule> _initial;
     private readonly Dictionary<int, Forward> _forwards = [];
     private readonly Dictionary<int, int> _domainPorts = [];
-    private int _loggedRefusals;
     private int _loggedUnknown;
 
     public ClientSessionActor(SessionContext session, TunnelClientOptions options, IReadOnlyList<ForwardRule> forwards, ITargetDialer dialer)
@@ -67,6 +66,7 @@ internal sealed class ClientSessionActor : SessionActor
         public int Tries { get; set; }
         public string? LastError { get; set; }
         public bool IsOpen { get; set; }
+        public int LoggedCount { get; set; }
     }
 
     private sealed record PingTick
@@ -163,7 +163,7 @@ internal sealed class ClientSessionActor : SessionActor
         switch (message)
         {
             case ListenOk ok when _forwards.TryGetValue(ok.Port, out var forward):
-                if (!forward.IsOpen)
+                if (!forward.IsOpen && ++forward.LoggedCount <= MaxLogged)
                     Logger.ForwardUp(forward.Rule.Source, forward.Rule.Target.ToString());
                 (forward.LastError, forward.IsOpen) = (null, true);
                 Context.Parent.Tell(new ClientSessionProtocol.ListenAnswered(forward.Rule.RemotePort, null));
@@ -185,8 +185,13 @@ internal sealed class ClientSessionActor : SessionActor
         }
 
         var suffix = _options.AutoReconnect ? $"; asking again every {RefusedRetry.TotalSeconds:0} s" : "";
-        if (forward.LastError != refused.Error && ++_loggedRefusals <= MaxLogged)
+        if (forward.LastError != refused.Error && ++forward.LoggedCount <= MaxLogged)
+        {
+            if (forward.LoggedCount == MaxLogged)
+                suffix += "; further answers are not logged";
             Logger.ForwardRefused(forward.Rule.Domain?.ToString() ?? $"port {refused.Port}", refused.Error, suffix);
+        }
+
         (forward.LastError, forward.IsOpen) = (refused.Error, false);
         Context.Parent.Tell(new ClientSessionProtocol.ListenAnswered(forward.Rule.RemotePort, refused.Error));
         if (_options.AutoReconnect)

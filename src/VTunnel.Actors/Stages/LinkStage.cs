@@ -590,19 +590,20 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
                 return false;
             }
 
-            if (result.MessageType != WebSocketMessageType.Binary)
+            if (_link.IsEnded)
             {
-                Detach(attached, "the peer sent a text message, which protocol v2 does not use");
-                return false;
+                // Read and dropped, until the peer has read the last word and says goodbye.
+                attached.BufferEnd = attached.MessageStart;
+                return true;
             }
+
+            if (result.MessageType != WebSocketMessageType.Binary)
+                return Refuse(attached, SessionError.UnexpectedMessageKind, "the peer sent a text message, which protocol v2 does not use");
 
             attached.BufferEnd += result.Count;
             var length = attached.BufferEnd - attached.MessageStart;
             if (length > LinkRecord.MaxBytes)
-            {
-                Detach(attached, $"the peer sent a message of more than {LinkRecord.MaxBytes} bytes");
-                return false;
-            }
+                return Refuse(attached, SessionError.MessageTooLarge, $"the peer sent a message of more than {LinkRecord.MaxBytes} bytes");
 
             if (!result.EndOfMessage)
             {
@@ -627,6 +628,19 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
 
             _link.Receive(attached.Number, message, Now);
             return true;
+        }
+
+        /// <summary>
+        /// What the peer would do again on every other carrier ends the session. But as long as nobody knows who it is, only
+        /// the carrier. Gives false, as there is no more to be taken.
+        /// </summary>
+        private bool Refuse(Attached attached, SessionError code, string text)
+        {
+            if (_link.IsUp)
+                EndAtOnce(code, text, new SessionProtocolException(code, text));
+            else
+                Detach(attached, text);
+            return false;
         }
 
         private void OnPeerClosed(Attached attached)

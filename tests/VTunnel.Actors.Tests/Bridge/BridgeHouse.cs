@@ -108,9 +108,9 @@ internal sealed class BridgeHouse : IAsyncDisposable
         return running;
     }
 
-    public async Task<BridgeConsumer> ConnectAsync(StateDirectory user, TimeProvider? clock = null)
+    public async Task<BridgeConsumer> ConnectAsync(StateDirectory user, TimeProvider? clock = null, BridgeSessionOptions? options = null)
     {
-        var running = BridgeConsumer.Create(user, "user", null, Quick, _app.Services.GetRequiredService<ILoggerFactory>(), clock);
+        var running = BridgeConsumer.Create(user, "user", null, options ?? Quick, _app.Services.GetRequiredService<ILoggerFactory>(), clock);
         _running.Add(running);
         Assert.All(await running.StartAsync(), port => Assert.True(port.IsOpen, port.Problem));
         return running;

@@ -28,6 +28,7 @@ public sealed class LocalPortsActorTests : VirtualTimeKit
     public LocalPortsActorTests()
     {
         _parent = CreateTestProbe();
+        _parent.IgnoreMessages<LocalPortsProtocol.Applied>();
         _session = CreateTestProbe();
     }
 

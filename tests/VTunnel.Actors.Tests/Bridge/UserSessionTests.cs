@@ -76,6 +76,28 @@ public sealed class UserSessionTests
         });
     }
 
+    [Fact]
+    public async Task A_publisher_does_not_fill_the_log_of_its_consumer()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var house = await BridgeHouse.StartAsync();
+        var port = FreePorts.Next();
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice", new BridgeGrant(port, "127.0.0.1", service.Port));
+        house.Serve(office, options: BridgeHouse.Quick with { MaxStreamsPerUser = 1 });
+        var consumer = await house.ConnectAsync(alice, options: BridgeHouse.Quick with { ProbeInterval = TimeSpan.FromHours(1) });
+        await Ticks.UntilAsync(async () => (await consumer.GetStateAsync()).IsConnected);
+        using var held = await OpenAsync(port);
+        for (var visits = 0; visits < 30; visits++)
+        {
+            using var visitor = await Payload.ConnectAsync(port);
+            await ReadToTheEndAsync(visitor);
+        }
+
+        await house.LoggedAsync("says:", "what it says until the next probe is not logged");
+        Assert.Equal(20, house.Log.Lines.Lines.Count(line => line.Contains("office says:", StringComparison.Ordinal)));
+    }
+
     private static async Task<System.Net.Sockets.TcpClient> OpenAsync(int port)
     {
         var client = await Payload.ConnectAsync(port);

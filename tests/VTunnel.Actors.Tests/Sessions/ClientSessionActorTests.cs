@@ -77,6 +77,32 @@ public sealed class ClientSessionActorTests : VirtualTimeKit
     }
 
     [Fact]
+    public void A_server_that_changes_its_mind_all_the_time_does_not_fill_the_log_and_each_forward_is_told_of()
+    {
+        const int Forwards = 50;
+        var session = Start(new TunnelClientOptions { AutoReconnect = true }, [.. Enumerable.Range(9000, Forwards).Select(Rule)]);
+        for (var i = 0; i < 100; i++)
+        {
+            session.Tell(new PumpEvents.ControlReceived(new ListenOk(9000)));
+            session.Tell(new PumpEvents.ControlReceived(new ListenErr(9000, "taken")));
+            session.Tell(new PumpEvents.StreamRequested(Key(1, i), new StreamRequest(1)));
+        }
+
+        for (var port = 9001; port < 9000 + Forwards; port++)
+            session.Tell(new PumpEvents.ControlReceived(new ListenErr(port, "taken")));
+        for (var i = 0; i < 200 + Forwards - 1; i++)
+            _parent.ExpectMsg<ClientSessionProtocol.ListenAnswered>();
+
+        Assert.Equal(10 + Forwards - 1, Logged("refused to listen"));
+        Assert.Equal(10, Logged("refused to listen on port 9000:"));
+        Assert.Equal(1, Logged("further answers are not logged"));
+        Assert.Equal(10, Logged("Forwarding"));
+        Assert.Equal(20, Logged("which is not forwarded here"));
+
+        int Logged(string part) => _log.Lines.Count(line => line.Text.Contains(part, StringComparison.Ordinal));
+    }
+
+    [Fact]
     public void A_stream_is_carried_to_the_target_of_its_port()
     {
         var session = Start(null, Rule(9000), Rule(9001));

@@ -6,6 +6,7 @@ using Microsoft.Extensions.Time.Testing;
 using VTunnel.Actors.Tests.Testing;
 using VTunnel.Carriers;
 using VTunnel.Protocol.Buffers;
+using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Link;
 using VTunnel.Stages;
 using VTunnel.Testing;
@@ -23,13 +24,16 @@ public sealed class LinkStageTests : VirtualTimeKit
 
     public LinkStageTests() => _session = CreateTestProbe();
 
-    private (ILinkPort Port, IManualWire<ByteSlice> Wire) Run(bool takesAll)
+    private (ILinkPort Port, IManualWire<ByteSlice> Wire) Run(bool takesAll, TestProbe? observer = null)
     {
         var link = LinkState.CreateServer(Options, LinkId.FromBytes(new byte[LinkId.Length].Select((_, i) => (byte)(i + 1)).ToArray()), new LinkSecret(new byte[LinkSecret.Length]));
-        return Flow.FromGraph(new LinkStage(link, () => false, _session, _clock))
-            .JoinMaterialized(Flow.FromGraph(new ManualWireStage<ByteSlice>(takesAll: takesAll)), Keep.Both)
-            .Run(CallingThreadMaterializer());
+        return Run(link, takesAll, observer);
     }
+
+    private (ILinkPort Port, IManualWire<ByteSlice> Wire) Run(LinkState link, bool takesAll, TestProbe? observer = null) =>
+        Flow.FromGraph(new LinkStage(link, () => false, _session, _clock))
+            .JoinMaterialized(Flow.FromGraph(new ManualWireStage<ByteSlice>(takesAll: takesAll, observer: observer?.Ref)), Keep.Both)
+            .Run(CallingThreadMaterializer());
 
     /// <summary>The client's HELLO on a new carrier.</summary>
     private byte[] Hello()
@@ -79,6 +83,49 @@ public sealed class LinkStageTests : VirtualTimeKit
         _session.ExpectNoMsg(TimeSpan.Zero);
         PassTime(Options.KeepAliveInterval);
         Assert.Contains("nothing was heard", _session.ExpectMsg<LinkEvents.CarrierLost>().Reason, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(WebSocketMessageType.Text, 2, SessionError.UnexpectedMessageKind, WebSocketCloseStatus.InvalidMessageType)]
+    [InlineData(WebSocketMessageType.Binary, LinkRecord.MaxBytes + 1, SessionError.MessageTooLarge, WebSocketCloseStatus.MessageTooBig)]
+    public async Task A_message_that_would_come_again_on_every_carrier_ends_the_session_with_a_word(
+        WebSocketMessageType kind, int length, SessionError code, WebSocketCloseStatus status)
+    {
+        var observer = CreateTestProbe();
+        var pair = new MemoryCarrierPair();
+        var (port, _) = Run(takesAll: true, observer);
+        await ConnectAsync(port, pair);
+
+        await pair.Client.SendAsync(new byte[length], kind).AsTask().WaitAsync(TestTimeouts.Step);
+        var buffer = new byte[4096];
+        do
+            Assert.Equal(WebSocketMessageType.Binary, (await pair.Client.ReceiveAsync(buffer).AsTask().WaitAsync(TestTimeouts.Step)).MessageType);
+        while (buffer[0] == (byte)LinkRecordType.Ping);
+        Assert.Equal([(byte)LinkRecordType.Bye, 0, (byte)code], buffer[..3]);
+        Assert.Equal(WebSocketMessageType.Close, (await pair.Client.ReceiveAsync(buffer).AsTask().WaitAsync(TestTimeouts.Step)).MessageType);
+        Assert.Equal(status, pair.Client.CloseReceived!.Value.Status);
+
+        // Whatever else was under way is dropped, and the peer's goodbye ends it.
+        await pair.Client.SendAsync(new byte[length], kind).AsTask().WaitAsync(TestTimeouts.Step);
+        observer.ExpectNoMsg(TimeSpan.Zero);
+        await pair.Client.CloseAsync(WebSocketCloseStatus.NormalClosure, "");
+        Assert.Equal(code, Assert.IsType<SessionProtocolException>(observer.ExpectMsg<WireEvents.Finished>().Failure).Code);
+    }
+
+    [Theory]
+    [InlineData(WebSocketMessageType.Text, 2)]
+    [InlineData(WebSocketMessageType.Binary, LinkRecord.MaxBytes + 1)]
+    public async Task Before_anybody_knows_who_sends_it_such_a_message_ends_only_the_carrier(
+        WebSocketMessageType kind, int length)
+    {
+        var observer = CreateTestProbe();
+        var pair = new MemoryCarrierPair();
+        var (port, _) = Run(_client, takesAll: true, observer);
+        port.Attach(pair.Client, null);
+        await pair.Server.SendAsync(new byte[length], kind).AsTask().WaitAsync(TestTimeouts.Step);
+        _session.ExpectMsg<LinkEvents.CarrierLost>();
+        observer.ExpectNoMsg(TimeSpan.Zero);
+        Assert.True(_client.NeedsCarrier);
     }
 
     [Fact]

@@ -22,7 +22,12 @@ internal sealed class ConsumerActor : ReconnectingActor
 {
     private static readonly TimeSpan ProbeTimeout = TimeSpan.FromSeconds(5);
 
+    /// <summary>What a publisher may have logged here from one probe to the next.</summary>
+    private const int MaxNotices = 20;
+
     private readonly ConsumerParts _parts;
+    private readonly Conflated<IReadOnlyList<BridgeGrant>> _applied;
+    private readonly Conflated<IReadOnlyList<BridgeGrant>> _saved;
     private readonly TrafficMeter _traffic = new();
     private readonly TunnelExtensions _extensions;
     private readonly List<IActorRef> _endAskers = [];
@@ -38,8 +43,7 @@ internal sealed class ConsumerActor : ReconnectingActor
     private long _nextId = 1;
     private long _probeId;
     private bool _isProbed;
-    private bool _isSaving;
-    private IReadOnlyList<BridgeGrant>? _unsaved;
+    private int _notices;
     private bool _isUp;
 
     public ConsumerActor(ConsumerParts parts)
@@ -47,6 +51,8 @@ internal sealed class ConsumerActor : ReconnectingActor
         _parts = parts;
         SessionPrefix = $"connect-{parts.Publisher[..8]}-";
         _extensions = new TunnelExtensions(null, [_traffic]);
+        _applied = new Conflated<IReadOnlyList<BridgeGrant>>(grants => _ports.Tell(new LocalPortsProtocol.Apply(grants)));
+        _saved = new Conflated<IReadOnlyList<BridgeGrant>>(Save);
     }
 
     private protected override ILogger Logger => _parts.Logger;
@@ -84,7 +90,10 @@ internal sealed class ConsumerActor : ReconnectingActor
         {
             case ConsumerProtocol.Start:
                 _startAsker = Sender;
-                _ports.Tell(new LocalPortsProtocol.Apply(_parts.OpensPorts ? _parts.Grants : []));
+                _applied.Offer(_parts.OpensPorts ? _parts.Grants : []);
+                break;
+            case LocalPortsProtocol.Applied:
+                _applied.Done();
                 break;
             case LocalPortsProtocol.Settled settled:
                 OnSettled(settled.Ports);
@@ -93,6 +102,7 @@ internal sealed class ConsumerActor : ReconnectingActor
                 OnHeard(heard.Message);
                 break;
             case ProbeTick:
+                _notices = 0;
                 Probe();
                 break;
             case ProbeLate late when late.Id == _probeId:
@@ -125,7 +135,7 @@ internal sealed class ConsumerActor : ReconnectingActor
             case Saved saved:
                 if (saved.Problem is not null)
                     Logger.BridgeStateUnreadable(saved.Problem);
-                OnSaved();
+                _saved.Done();
                 break;
             case ConsumerSessionProtocol.Heard or ProbeLate:
                 // From a session that has been replaced, or answered meanwhile.
@@ -215,11 +225,12 @@ internal sealed class ConsumerActor : ReconnectingActor
         {
             case BridgeGrants grants:
                 if (_parts.OpensPorts)
-                    _ports.Tell(new LocalPortsProtocol.Apply(grants.Grants));
-                Save(grants.Grants);
+                    _applied.Offer(grants.Grants);
+                if (_parts.SaveGrants is not null)
+                    _saved.Offer(grants.Grants);
                 break;
             case BridgeNotice notice:
-                Logger.PublisherSays(_parts.PublisherName, Printable(notice.Text));
+                OnNotice(notice.Text);
                 break;
             case BridgeProbe probe:
                 Session!.Tell(new ConsumerSessionProtocol.Ask(new BridgeProbeAnswer(probe.Id)));
@@ -236,19 +247,15 @@ internal sealed class ConsumerActor : ReconnectingActor
 
     private static string Printable(string text) => string.Concat(text.Take(500).Select(c => char.IsControl(c) ? '?' : c));
 
+    private void OnNotice(string text)
+    {
+        if (++_notices <= MaxNotices)
+            Logger.PublisherSays(_parts.PublisherName, Printable(text) + (_notices == MaxNotices ? " (what it says until the next probe is not logged)" : ""));
+    }
+
     private void Save(IReadOnlyList<BridgeGrant> grants)
     {
-        if (_parts.SaveGrants is not { } save)
-            return;
-
-        // One after the other, and the newest alone of those that come meanwhile: the last one that is written is the last one.
-        if (_isSaving)
-        {
-            _unsaved = grants;
-            return;
-        }
-
-        _isSaving = true;
+        var save = _parts.SaveGrants!;
         _ = Task.Run(() =>
         {
             try
@@ -261,15 +268,6 @@ internal sealed class ConsumerActor : ReconnectingActor
                 return new Saved(e.Message);
             }
         }).PipeTo(Self, failure: e => new Saved(e.Message));
-    }
-
-    private void OnSaved()
-    {
-        _isSaving = false;
-        var next = _unsaved;
-        _unsaved = null;
-        if (next is not null)
-            Save(next);
     }
 
     private void Probe()

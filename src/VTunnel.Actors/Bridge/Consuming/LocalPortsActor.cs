@@ -19,8 +19,14 @@ public sealed record LocalPortState(int Port, string Target, bool IsOpen, string
 /// <summary>What the actor of a consumer's local ports is told and says.</summary>
 internal static class LocalPortsProtocol
 {
-    /// <summary>From now on open a port for each of these, and no others.</summary>
+    /// <summary>From now on open a port for each of these, and no others. The parent is told <see cref="Applied"/>.</summary>
     public sealed record Apply(IReadOnlyList<BridgeGrant> Grants);
+
+    /// <summary>To the parent: ports that are not granted any more are being closed, and new ones opened.</summary>
+    public sealed record Applied
+    {
+        public static readonly Applied Instance = new();
+    }
 
     /// <summary>To the parent, once: of the first grants, every port is open or could not be opened.</summary>
     public sealed record Settled(IReadOnlyList<LocalPortState> Ports);
@@ -115,6 +121,7 @@ internal sealed class LocalPortsActor : UntypedActor, IWithTimers
         {
             case LocalPortsProtocol.Apply apply:
                 OnApply(apply.Grants);
+                Context.Parent.Tell(LocalPortsProtocol.Applied.Instance);
                 break;
             case ListenerProtocol.Listening listening:
                 OnListening(listening.Port);
