@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using System.Text;
 using VTunnel.Endpoints;
 using VTunnel.Proxy;
@@ -62,6 +63,27 @@ public sealed class DirectRelayTests
         Assert.True(first.IsAborted);
     }
 
+    [Fact]
+    public async Task Two_ends_that_are_always_ready_do_not_keep_the_thread()
+    {
+        const int Much = 100_000;
+        var received = 0;
+        var (first, second) = (new Scripted { Receive = () => ++received <= Much ? 1 : 0 }, new Scripted { Receive = () => 0 });
+        var relay = DirectRelay.RunAsync(first, default, second);
+        var atOnce = Volatile.Read(ref received);
+        Assert.Equal((Much, 0), await relay.WaitAsync(TestTimeouts.Long));
+        Assert.InRange(atOnce, 0, Much - 1);
+    }
+
+    [Fact]
+    public async Task A_record_of_tls_that_was_tampered_with_breaks_both_ends()
+    {
+        var (first, second) = (new Watched(new Scripted { Receive = () => throw new CryptographicException("the tag is wrong") }), new Watched(_target.Endpoint));
+        Assert.Equal((0, 0), await DirectRelay.RunAsync(first, default, second).WaitAsync(TestTimeouts.Long));
+        Assert.True(first.IsAborted);
+        Assert.True(second.IsAborted);
+    }
+
     private static async Task<string> ReadAsync(Stream stream, int count)
     {
         var bytes = new byte[count];
@@ -85,6 +107,26 @@ public sealed class DirectRelayTests
         {
             IsDisposed = true;
             base.Dispose(disposing);
+        }
+    }
+
+    /// <summary>Is always ready: to receive what the test says, and to take everything.</summary>
+    private sealed class Scripted : StreamEndpoint
+    {
+        public required Func<int> Receive { get; init; }
+
+        public override ValueTask<int> ReceiveAsync(Memory<byte> buffer) => buffer.IsEmpty ? new ValueTask<int>(0) : new ValueTask<int>(Receive());
+
+        public override ValueTask SendAsync(ReadOnlyMemory<byte> buffer) => default;
+
+        public override ValueTask FinishSendingAsync() => default;
+
+        public override void Abort()
+        {
+        }
+
+        protected override void Dispose(bool disposing)
+        {
         }
     }
 }
