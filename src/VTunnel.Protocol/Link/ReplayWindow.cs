@@ -9,7 +9,7 @@ namespace VTunnel.Protocol.Link;
 /// <remarks>
 /// The round trip is the shortest that was measured, so it is that of the path without queues; a <see cref="WindowTrial"/> finds
 /// out where the path has become longer. What a busy machine needs beyond it, since a process may be off the processor for
-/// longer than a round trip on loopback takes, is in the initial window, which is never fallen below; half of it while somebody
+/// longer than a round trip on loopback takes, is in the initial window, which is never fallen below; a quarter of it while somebody
 /// waits for small answers, who waits behind all of it, and for whose sake nothing is tried.
 /// </remarks>
 internal sealed class ReplayWindow
