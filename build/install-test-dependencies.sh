@@ -16,6 +16,7 @@ declare -A packages=(
   [nginx]=nginx
   [node]=nodejs
   [npm]=npm
+  [openssl]=openssl
   [pgbench]=postgresql-contrib
   [postgres]=postgresql
   [redis-cli]=redis-tools

@@ -1,5 +1,6 @@
 using System.Net.WebSockets;
 using VTunnel.Protocol.Buffers;
+using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Link;
 
 namespace VTunnel.Carriers;
@@ -46,9 +47,9 @@ internal static class CarrierHandshake
             await carrier.DisposeAsync().ConfigureAwait(false);
             return null;
         }
-        catch (Exception e) when (e is IOException or OperationCanceledException or ObjectDisposedException or InvalidOperationException)
+        catch (Exception e) when (e is IOException or OperationCanceledException or ObjectDisposedException or InvalidOperationException or SessionProtocolException)
         {
-            // The client left, or said nothing in time.
+            // The client left, said nothing in time, or began with more than any message may have.
         }
         catch
         {

@@ -36,7 +36,7 @@ public sealed class WebSocketConnector : ICarrierConnector, IDisposable
     {
         try
         {
-            return new TlsTrust(trust, "--ca", TimeProvider.System).CreateSharedOptions("server");
+            return new TlsTrust(trust, "--ca FILE", TimeProvider.System).CreateSharedOptions("server");
         }
         catch (CertificateFileException e)
         {

@@ -78,6 +78,7 @@ internal static class OptionSections
         keys.OnlyInCode(nameof(options.InterceptionAuthority));
         keys.OnlyInCode(nameof(options.Certificate));
         keys.OnlyInCode(nameof(options.CertificateChain));
+        keys.OnlyInCode(nameof(options.CertificateSelector));
         keys.Duration(nameof(options.HeaderTimeout), value => options.HeaderTimeout = value);
         keys.Duration(nameof(options.KeepAliveTimeout), value => options.KeepAliveTimeout = value);
         keys.Duration(nameof(options.ConnectTimeout), value => options.ConnectTimeout = value);

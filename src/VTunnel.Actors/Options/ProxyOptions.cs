@@ -1,4 +1,5 @@
 using System.Net;
+using System.Net.Security;
 using System.Security.Cryptography.X509Certificates;
 using VTunnel.Routing;
 
@@ -42,6 +43,9 @@ public sealed record ProxyOptions
 
     /// <summary>What lies between <see cref="Certificate"/> and its root.</summary>
     public X509Certificate2Collection CertificateChain { get; set; } = [];
+
+    /// <summary>Asked before each handshake, in place of <see cref="Certificate"/>: for a certificate that is renewed. It must not block for long. Default none.</summary>
+    public Func<SslStreamCertificateContext>? CertificateSelector { get; set; }
 
     /// <summary>How long a visitor may take for the head of a request. Default 10 s.</summary>
     public TimeSpan HeaderTimeout { get; set; } = TimeSpan.FromSeconds(10);

@@ -18,7 +18,7 @@ public sealed class HttpProxyActor : UntypedActor, IWithTimers
     private static readonly TimeSpan AcceptRetry = TimeSpan.FromMilliseconds(100);
 
     private readonly ProxyOptions _options;
-    private readonly SslStreamCertificateContext? _certificate;
+    private readonly Func<SslStreamCertificateContext>? _certificate;
     private readonly ILogger _logger;
     private readonly ILoggerFactory _loggerFactory;
     private readonly ProxyApplication _application;
@@ -34,10 +34,18 @@ public sealed class HttpProxyActor : UntypedActor, IWithTimers
     public HttpProxyActor(ProxyOptions options, TimeSpan resumeWindow, ILoggerFactory loggerFactory, TimeProvider timeProvider)
     {
         _options = options;
-        _certificate = options.Certificate is { } certificate ? SslStreamCertificateContext.Create(certificate, options.CertificateChain, offline: true) : null;
+        _certificate = options.CertificateSelector ?? Fixed(options);
         _loggerFactory = loggerFactory;
         _logger = loggerFactory.CreateLogger("VTunnel.Proxy");
         _application = new ProxyApplication(options, resumeWindow, loggerFactory, timeProvider);
+    }
+
+    private static Func<SslStreamCertificateContext>? Fixed(ProxyOptions options)
+    {
+        if (options.Certificate is not { } certificate)
+            return null;
+        var context = SslStreamCertificateContext.Create(certificate, options.CertificateChain, offline: true);
+        return () => context;
     }
 
     /// <inheritdoc />

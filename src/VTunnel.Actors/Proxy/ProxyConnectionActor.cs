@@ -24,11 +24,11 @@ internal sealed class ProxyConnectionActor : UntypedActor, IWithTimers
     private readonly Socket _socket;
     private readonly WatchedEndpoint _endpoint;
     private readonly ProxyOptions _options;
-    private readonly SslStreamCertificateContext? _certificate;
+    private readonly Func<SslStreamCertificateContext>? _certificate;
     private readonly WebServer _server;
     private readonly ILogger _logger;
 
-    public ProxyConnectionActor(Socket socket, ProxyOptions options, SslStreamCertificateContext? certificate, WebServer server, ILogger logger)
+    public ProxyConnectionActor(Socket socket, ProxyOptions options, Func<SslStreamCertificateContext>? certificate, WebServer server, ILogger logger)
     {
         _certificate = certificate;
         _socket = socket;
@@ -40,7 +40,7 @@ internal sealed class ProxyConnectionActor : UntypedActor, IWithTimers
 
     public ITimerScheduler Timers { get; set; } = null!;
 
-    public static Props Props(Socket socket, ProxyOptions options, SslStreamCertificateContext? certificate, WebServer server, ILogger logger) =>
+    public static Props Props(Socket socket, ProxyOptions options, Func<SslStreamCertificateContext>? certificate, WebServer server, ILogger logger) =>
         Akka.Actor.Props.CreateBy(new Producer(() => new ProxyConnectionActor(socket, options, certificate, server, logger)));
 
     /// <summary>There is one of these actors per connection: taking an expression apart costs 20 µs and 1.5 KB, this 0.3 µs.</summary>
@@ -130,7 +130,7 @@ internal sealed class ProxyConnectionActor : UntypedActor, IWithTimers
         var tls = new SslStream(new EndpointStream(_endpoint, first));
         await tls.AuthenticateAsServerAsync(new SslServerAuthenticationOptions
         {
-            ServerCertificateContext = _certificate,
+            ServerCertificateContext = _certificate(),
             ApplicationProtocols = [SslApplicationProtocol.Http2, SslApplicationProtocol.Http11],
         }).ConfigureAwait(false);
         var secured = new WebConnection(tls, _endpoint.Abort, _endpoint.RemoteEndPoint);

@@ -95,16 +95,16 @@ internal static class ForwardParser
             }
         }
 
-        if (authority.AsSpan().IndexOfAny("/?#") >= 0)
-        {
-            problem = $"the target '{text}' has a path; a target is HOST:PORT and nothing after it";
-            return false;
-        }
-
         if (authority.Contains('@', StringComparison.Ordinal))
         {
             // What stands before the @ may be a password: it is not repeated.
             problem = "the target has a user name; a target is HOST:PORT and nothing before it";
+            return false;
+        }
+
+        if (authority.AsSpan().IndexOfAny("/?#") >= 0)
+        {
+            problem = $"the target '{text}' has a path; a target is HOST:PORT and nothing after it";
             return false;
         }
 

@@ -575,6 +575,11 @@ internal sealed class LinkStage : GraphStageWithMaterializedValue<FlowShape<Byte
             {
                 result = attached.Receiving.Take();
             }
+            catch (SessionProtocolException e)
+            {
+                Refuse(attached, e.Code, e.Message);
+                return false;
+            }
             catch (Exception e)
             {
                 Detach(attached, e);

@@ -46,7 +46,7 @@ public sealed class TargetDialer : ITargetDialer, IAsyncDisposable
         _timeProvider = timeProvider ?? TimeProvider.System;
         try
         {
-            _trust = new TlsTrust(tls, "--target-ca", _timeProvider);
+            _trust = new TlsTrust(tls, "--target-ca FILE", _timeProvider);
         }
         catch (CertificateFileException e)
         {

@@ -11,20 +11,20 @@ internal sealed class TlsTrust
 {
     private readonly X509Certificate2Collection? _authorities;
     private readonly bool _insecure;
-    private readonly string _authorityOption;
+    private readonly string _remedy;
     private readonly TimeProvider _timeProvider;
 
     /// <summary>Reads the file of trusted certificates, if one is named.</summary>
     /// <param name="options">Whom to trust.</param>
-    /// <param name="authorityOption">How an operator says whom to trust, for those whose authority is not known: <c>--ca</c>.</param>
+    /// <param name="remedy">How an operator says whom to trust, for those whose authority is not known: <c>--ca FILE</c>.</param>
     /// <param name="timeProvider">Tells expired certificates from those not yet valid.</param>
     /// <exception cref="CertificateFileException">The file cannot be read or holds no certificate.</exception>
-    public TlsTrust(TlsTrustOptions options, string authorityOption, TimeProvider timeProvider)
+    public TlsTrust(TlsTrustOptions options, string remedy, TimeProvider timeProvider)
     {
         ArgumentNullException.ThrowIfNull(options);
         ArgumentNullException.ThrowIfNull(timeProvider);
         _insecure = options.Insecure;
-        _authorityOption = authorityOption;
+        _remedy = remedy;
         _timeProvider = timeProvider;
         if (options.CertificateAuthorityFile is { } file)
             _authorities = Load(file);
@@ -36,7 +36,7 @@ internal sealed class TlsTrust
     /// <param name="check">What was found.</param>
     public SslClientAuthenticationOptions CreateOptions(string host, string peer, out CertificateCheck check)
     {
-        check = new CertificateCheck(peer, _authorityOption, _timeProvider, _insecure);
+        check = new CertificateCheck(peer, _remedy, _timeProvider, _insecure);
         return new SslClientAuthenticationOptions
         {
             // The dot that ends an absolute name is for the resolver; certificates are without.
@@ -56,7 +56,7 @@ internal sealed class TlsTrust
         CertificateChainPolicy = CreatePolicy(),
         RemoteCertificateValidationCallback = (sender, certificate, chain, errors) =>
         {
-            var check = new CertificateCheck(peer, _authorityOption, _timeProvider, _insecure);
+            var check = new CertificateCheck(peer, _remedy, _timeProvider, _insecure);
             return check.Accepts(sender, certificate, chain, errors)
                 ? true
                 : throw new CertificateRefusedException($"the {peer}'s certificate was refused: {check.Refusal}");
@@ -102,7 +102,7 @@ internal sealed class TlsTrust
 internal sealed class CertificateFileException(string message, Exception? inner) : Exception(message, inner);
 
 /// <summary>The certificate check of one handshake.</summary>
-internal sealed class CertificateCheck(string peer, string authorityOption, TimeProvider timeProvider, bool insecure)
+internal sealed class CertificateCheck(string peer, string remedy, TimeProvider timeProvider, bool insecure)
 {
     /// <summary>Whether the handshake came as far as a certificate.</summary>
     public bool Reached { get; private set; }
@@ -156,7 +156,7 @@ internal sealed class CertificateCheck(string peer, string authorityOption, Time
                 var what = certificate.Subject == certificate.Issuer
                     ? $"it is self-signed ('{certificate.Subject}') and not trusted"
                     : $"its issuer '{certificate.Issuer}' is not trusted";
-                return $"{what} (to trust it: {authorityOption} FILE)";
+                return $"{what} (to trust it: {remedy})";
             default:
                 return $"{status.Status}: {status.StatusInformation.Trim()}";
         }

@@ -62,7 +62,8 @@ internal static class CaCommand
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
         {
             settings.Fault(Out, file, e is UnauthorizedAccessException ? "permission denied" : $"cannot be written: {e.Message}");
-            return Terminal.Refuse(settings.Faults);
+            Terminal.Refuse(settings.Faults);
+            return ExitCodes.StateUnusable;
         }
 
         Console.Out.WriteLine($"""

@@ -14,8 +14,8 @@ namespace VTunnel.Cli.Commands;
 /// <summary><c>vtunnel client</c>.</summary>
 internal static partial class ClientCommand
 {
-    private static readonly OptionSpec Server = new("server", "URL", "The server: ws://HOST[:PORT]/ or wss://HOST[:PORT]/; http:// and https:// mean the same. Required.") { Property = nameof(TunnelClientOptions.Server), FaultsNameTheirValue = true };
-    private static readonly OptionSpec Forward = new("forward", "PORT=TARGET", "A port of the server, or a domain of its proxy (app.example.com, *.example.com, with :PORT or for 80 and 443), and where its connections go: HOST:PORT, or tls://HOST[:PORT] for a target that speaks TLS (its visitors need not). Required.") { Repeatable = true, Property = nameof(TunnelClientOptions.Forwards) };
+    private static readonly OptionSpec Server = new("server", "URL", "The server: ws://HOST[:PORT]/ or wss://HOST[:PORT]/; http:// and https:// mean the same. Required.") { MayHoldSecret = true, Property = nameof(TunnelClientOptions.Server), FaultsNameTheirValue = true };
+    private static readonly OptionSpec Forward = new("forward", "PORT=TARGET", "A port of the server, or a domain of its proxy (app.example.com, *.example.com, with :PORT or for 80 and 443), and where its connections go: HOST:PORT, or tls://HOST[:PORT] for a target that speaks TLS (its visitors need not). Required.") { Repeatable = true, MayHoldSecret = true, Property = nameof(TunnelClientOptions.Forwards) };
     private static readonly OptionSpec ServerHeader = new("server-header", "'NAME: VALUE'", "A header to send to the server, or to a proxy in front of it. In the variable, one per line.") { Repeatable = true, Secret = true, Separators = "\n", Property = nameof(TunnelClientOptions.Headers) };
     private static readonly OptionSpec Header = new("header", "'NAME: VALUE'", "A header for the HTTP requests of the forward before it, in place of theirs; or @FILE with one per line. The server never sees it.") { Letter = 'H', Repeatable = true, Secret = true, CommandLineOnly = true };
     private static readonly OptionSpec Token = new("token", "TOKEN", "The token that the server asks for. Other users of the machine can read a command line: use the variable, or --token-file.") { Secret = true, Property = nameof(TunnelClientOptions.Token) };
@@ -65,7 +65,7 @@ internal static partial class ClientCommand
         if (options.ReconnectMin > options.ReconnectMax && options.ReconnectMax > TimeSpan.Zero)
             settings.Fault(ReconnectMin, DurationText.Format(options.ReconnectMin), $"must be at most {settings.LabelOf(ReconnectMax)}, which is {DurationText.Format(options.ReconnectMax)}");
         settings.Fault(TunnelClientOptionsValidator.Check(options));
-        if (settings.SourceOf(Forward) is null)
+        if (settings.SourceOf(Forward) is null || settings.IsEmpty(Forward))
             settings.Fault(Forward, null, "nothing to forward; give at least one, such as --forward 9000=localhost:3000");
         if (settings.Faults.Count > 0)
             return Terminal.Refuse(settings.Faults);
@@ -237,7 +237,7 @@ internal static partial class ClientCommand
         var (plain, file) = (settings.SourceOf(Token), settings.SourceOf(TokenFromFile));
         if (plain is not null && plain == file)
         {
-            settings.Fault(TokenFromFile, null, $"the token is given as {Token.LongName}, too; give one of the two");
+            settings.Fault(TokenFromFile, null, $"the token is given as {settings.LabelOf(Token)}, too; give one of the two");
             return null;
         }
 

@@ -24,7 +24,7 @@ internal static partial class ServerCommand
 
     private static readonly OptionSpec Host = new("host", "ADDR", "The address to listen on for tunnel clients: an IP address, localhost (127.0.0.1), or * for all interfaces, IPv6 included.") { Default = "*" };
     private static readonly OptionSpec Port = new("port", "PORT", "The port to listen on for tunnel clients; 0 takes a free one.") { Default = "3001" };
-    private static readonly OptionSpec TlsCert = new("tls-cert", "FILE", "The server's certificate in PEM, followed by those between it and its root: clients then connect with wss://.");
+    private static readonly OptionSpec TlsCert = new("tls-cert", "FILE", "The server's certificate in PEM, followed by those between it and its root: clients then connect with wss://. Read again when it changes.");
     private static readonly OptionSpec TlsKey = new("tls-key", "FILE", "The private key of that certificate in PEM, without a password.");
     private static readonly OptionSpec ListenAddress = new("listen-address", "ADDR", "The address of the ports that clients open. With anything but a loopback address the whole network can reach what clients forward.") { Default = "127.0.0.1", Property = nameof(TunnelServerOptions.ListenAddress) };
     private static readonly OptionSpec Token = new("token", "TOKEN", "A token that opens tunnels, for every port. Other users of the machine can read a command line: use the variable, or --tokens.") { Repeatable = true, Secret = true };
@@ -78,7 +78,7 @@ internal static partial class ServerCommand
             settings.Fault(Proxy, $"{port}", $"this is the port for tunnel clients, too ({settings.LabelOf(Port)}); give each a port of its own");
         var certificate = ReadCertificate(settings);
         if (options.Proxy is { } proxy && certificate is not null)
-            (proxy.Certificate, proxy.CertificateChain) = (certificate.Certificate, certificate.Chain);
+            proxy.CertificateSelector = () => certificate.Current;
         var folder = TunnelSocket.ReadFolder(settings);
         var level = settings.One(CommonOptions.LogLevel, ValueParsers.Level, LogLevel.Information);
         var format = settings.One(CommonOptions.LogFormat, ValueParsers.Format, LogFormat.Text);
@@ -99,6 +99,8 @@ internal static partial class ServerCommand
         Kestrel.MapHealth(app);
 
         var logger = app.Services.GetRequiredService<ILoggerFactory>().CreateLogger(typeof(ServerCommand).FullName!);
+        if (certificate is not null)
+            certificate.Logger = logger;
         await using var stop = interrupts.Stopping.Register(app.Lifetime.StopApplication);
         try
         {
@@ -176,6 +178,8 @@ internal static partial class ServerCommand
     private static ProxyOptions? ReadProxy(SettingsReader settings)
     {
         var defaults = new ProxyOptions();
+        if (settings.IsEmpty(ProxyAuth))
+            settings.Fault(ProxyAuth, null, "no user is given; leave the option out if nobody is to be asked");
         var proxy = new ProxyOptions
         {
             Port = settings.One(Proxy, ValueParsers.ListenPort, defaults.Port),
@@ -211,6 +215,9 @@ internal static partial class ServerCommand
 
     private static List<AccessToken> ReadTokens(SettingsReader settings)
     {
+        // A server that was told to ask for tokens must not be open to anyone because there is none.
+        if (settings.IsEmpty(Token))
+            settings.Fault(Token, null, "no token is given; leave the option out if anyone may open tunnels");
         var given = settings.Many<Secret>(Token, ValueParsers.Token).Distinct();
         var tokens = given.Select((token, index) => AccessTokens.EntryFor($"token-{index + 1}", token)).ToList();
         if (settings.Text(Tokens) is not { } file)
@@ -219,8 +226,6 @@ internal static partial class ServerCommand
         try
         {
             var read = TokenFile.Read(file);
-
-            // A server that was told to ask for tokens must not be open to anyone because its file is still empty.
             if (read.Count == 0)
                 settings.Fault(Tokens, file, "no token in this file; add one with 'vtunnel token create'");
             tokens.AddRange(read);
@@ -234,7 +239,7 @@ internal static partial class ServerCommand
         return tokens;
     }
 
-    private static ServerCertificate? ReadCertificate(SettingsReader settings)
+    private static ReloadedCertificate? ReadCertificate(SettingsReader settings)
     {
         var certificateFile = settings.Text(TlsCert);
         var keyFile = settings.Text(TlsKey);
@@ -252,7 +257,7 @@ internal static partial class ServerCommand
             settings.Fault(TlsCert, certificateFile, certificateProblem);
         if (keyProblem is not null)
             settings.Fault(TlsKey, keyFile, keyProblem);
-        return certificate;
+        return certificate is null ? null : new ReloadedCertificate(certificateFile, keyFile, certificate);
     }
 
     /// <summary>Every option there is, so that none is forgotten.</summary>

@@ -18,7 +18,7 @@ internal static class StatusCommand
     public static readonly CommandSpec Spec = new("status", "Ask the running processes of this machine how they are.")
     {
         Details = "Asks servers, clients, relay, publishers and consumers that were started with the same --state-dir. A consumer is connected if its publisher has just answered a probe, end to end. "
-            + "The exit code is 0 if everything of a bridge that is set up runs, no server is shutting down, everyone is connected who dials, and every local port and every forward of a client is open, else 9.",
+            + "The exit code is 0 if everything of a bridge that is set up runs, no server is shutting down, everyone is connected who dials, and every local port and every forward of a client is open, else 9; 2 if nothing runs and nothing is set up.",
         Options = [BridgeCli.Json, BridgeCli.StateDir],
         Examples = [new("", "vtunnel status")],
         Run = RunAsync,

@@ -3,7 +3,7 @@ using System.Runtime.InteropServices;
 namespace VTunnel.Cli.Hosting;
 
 /// <summary>
-/// Ctrl-C, SIGTERM and SIGHUP ask for an orderly end; another Ctrl-C ends the program at once. Taken over before anything is started,
+/// Ctrl-C, SIGTERM, SIGHUP and SIGQUIT ask for an orderly end; another Ctrl-C ends the program at once. Taken over before anything is started,
 /// so that a signal is never lost between two steps of starting.
 /// </summary>
 internal sealed class Interrupts : IDisposable
@@ -23,6 +23,9 @@ internal sealed class Interrupts : IDisposable
 
         // The terminal was closed, or the network login lost: nothing else would let connections finish.
         PosixSignalRegistration.Create(PosixSignal.SIGHUP, Handle),
+
+        // Ctrl-\, which hosts of .NET take over without ending for it.
+        PosixSignalRegistration.Create(PosixSignal.SIGQUIT, Handle),
     ];
 
     /// <summary>Cancelled by the first signal.</summary>

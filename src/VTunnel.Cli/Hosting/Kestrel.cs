@@ -1,4 +1,5 @@
 using System.Net;
+using System.Net.Security;
 using System.Net.Sockets;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Connections;
@@ -14,11 +15,11 @@ namespace VTunnel.Cli.Hosting;
 /// <summary>Web hosts that do what the command line says and nothing else: no appsettings.json, no ASPNETCORE_ variables.</summary>
 internal static class Kestrel
 {
-    public static WebApplicationBuilder CreateBuilder(IPAddress? address, int port, TimeSpan handshakeTimeout, ServerCertificate? certificate = null, ReloadedCertificate? reloaded = null)
+    public static WebApplicationBuilder CreateBuilder(IPAddress? address, int port, TimeSpan handshakeTimeout, ReloadedCertificate? certificate = null)
     {
         var builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions { ApplicationName = "vtunnel" });
         builder.WebHost.UseKestrelCore();
-        if (certificate is not null || reloaded is not null)
+        if (certificate is not null)
             builder.WebHost.UseKestrelHttpsConfiguration();
         builder.Services.AddRoutingCore();
         builder.Services.AddSingleton<IMemoryPoolFactory<byte>, LargeBlockPoolFactory>();
@@ -43,22 +44,12 @@ internal static class Kestrel
         void Configure(ListenOptions listen)
         {
             listen.Protocols = HttpProtocols.Http1;
-            if (reloaded is not null)
-            {
-                listen.UseHttps(new TlsHandshakeCallbackOptions
-                {
-                    HandshakeTimeout = handshakeTimeout,
-                    OnConnection = _ => ValueTask.FromResult(reloaded.Options),
-                });
-            }
-
             if (certificate is null)
                 return;
-            listen.UseHttps(https =>
+            listen.UseHttps(new TlsHandshakeCallbackOptions
             {
-                https.ServerCertificate = certificate.Certificate;
-                https.ServerCertificateChain = certificate.Chain;
-                https.HandshakeTimeout = handshakeTimeout;
+                HandshakeTimeout = handshakeTimeout,
+                OnConnection = _ => ValueTask.FromResult(new SslServerAuthenticationOptions { ServerCertificateContext = certificate.Current }),
             });
         }
     }

@@ -12,14 +12,14 @@ internal sealed partial class ReloadedCertificate
     private readonly string _certificateFile;
     private readonly string _keyFile;
     private readonly Lock _gate = new();
-    private SslServerAuthenticationOptions _options;
+    private SslStreamCertificateContext _current;
     private string _stamp;
     private long _checked;
 
     public ReloadedCertificate(string certificateFile, string keyFile, ServerCertificate first)
     {
         (_certificateFile, _keyFile) = (certificateFile, keyFile);
-        _options = From(first);
+        _current = From(first);
         _stamp = Stamp();
         _checked = TimeProvider.System.GetTimestamp();
     }
@@ -28,21 +28,21 @@ internal sealed partial class ReloadedCertificate
     public ILogger? Logger { get; set; }
 
     /// <summary>What the next handshake uses.</summary>
-    public SslServerAuthenticationOptions Options
+    public SslStreamCertificateContext Current
     {
         get
         {
             lock (_gate)
             {
                 if (TimeProvider.System.GetElapsedTime(_checked) < CheckInterval)
-                    return _options;
+                    return _current;
                 _checked = TimeProvider.System.GetTimestamp();
                 var stamp = Stamp();
                 if (stamp == _stamp)
-                    return _options;
+                    return _current;
                 _stamp = stamp;
                 Reload();
-                return _options;
+                return _current;
             }
         }
     }
@@ -61,7 +61,7 @@ internal sealed partial class ReloadedCertificate
         }
 
         if (certificate is not null)
-            _options = From(certificate);
+            _current = From(certificate);
         if (Logger is null)
             return;
         if (certificate is null)
@@ -70,10 +70,8 @@ internal sealed partial class ReloadedCertificate
             LogReloaded(Logger, certificate.Certificate.NotAfter);
     }
 
-    private static SslServerAuthenticationOptions From(ServerCertificate certificate) => new()
-    {
-        ServerCertificateContext = SslStreamCertificateContext.Create(certificate.Certificate, certificate.Chain, offline: true),
-    };
+    private static SslStreamCertificateContext From(ServerCertificate certificate) =>
+        SslStreamCertificateContext.Create(certificate.Certificate, certificate.Chain, offline: true);
 
     /// <summary>By content: times of files are copied along with them, and are too coarse for two changes in a row.</summary>
     private string Stamp() => $"{Hash(_certificateFile)} {Hash(_keyFile)}";

@@ -55,6 +55,9 @@ internal sealed class SettingsReader
     /// <summary>Which source gives the option; null if none does.</summary>
     public SettingSource? SourceOf(OptionSpec option) => _settings.TryGetValue(option, out var setting) ? setting.Source : null;
 
+    /// <summary>Whether a source gives the option, and no value for it: an empty list.</summary>
+    public bool IsEmpty(OptionSpec option) => _settings.TryGetValue(option, out var setting) && setting.Values.Count == 0;
+
     /// <summary>The option's only value, or <paramref name="fallback"/> if there is none or it is wrong.</summary>
     public T One<T>(OptionSpec option, ValueParser<T> parse, T fallback)
     {
@@ -142,7 +145,8 @@ internal sealed class SettingsReader
     {
         if (parse(text, out value!, out var problem))
             return true;
-        Add(option, option.Secret ? $"{setting.Label}{Number(index, setting.Values.Count)}: {problem}" : $"{setting.Label} '{text}': {problem}");
+        var isHidden = option.Secret || (option.MayHoldSecret && text.AsSpan().IndexOfAny("@?#") >= 0);
+        Add(option, isHidden ? $"{setting.Label}{Number(index, setting.Values.Count)}: {problem}" : $"{setting.Label} '{text}': {problem}");
         return false;
     }
 

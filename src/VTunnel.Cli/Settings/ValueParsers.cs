@@ -71,7 +71,7 @@ internal static class ValueParsers
         value = null;
         problem = null;
         if (!text.Contains("://", StringComparison.Ordinal))
-            problem = $"a URL begins with ws:// or wss://; write ws://{text.TrimStart('/')}";
+            problem = $"a URL begins with ws:// or wss://; write ws://{(text.AsSpan().IndexOfAny("@?#") < 0 ? text.TrimStart('/') : "HOST[:PORT]/")}";
         else if (!Uri.TryCreate(text, UriKind.Absolute, out value))
             problem = "not a URL; write ws://HOST[:PORT]/ or wss://HOST[:PORT]/, such as wss://tunnel.example.com/";
         return problem is null;

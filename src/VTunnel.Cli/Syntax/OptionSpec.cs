@@ -21,6 +21,9 @@ internal sealed record OptionSpec(string Name, string? ValueName, string Descrip
     /// <summary>Whether the value must not be seen in messages.</summary>
     public bool Secret { get; init; }
 
+    /// <summary>Whether a value may have a password in it although it should not, before an @ or behind a ?: such a one is not shown either.</summary>
+    public bool MayHoldSecret { get; init; }
+
     /// <summary>Whether environment and config file can give it, too.</summary>
     public bool CommandLineOnly { get; init; }
 

@@ -29,7 +29,7 @@ public sealed class AdmissionWorkTests
             return Task.CompletedTask;
         }));
         polling.Start();
-        polling.Join();
+        Assert.True(polling.Join(TestTimeouts.Step));
         await handling.WaitAsync(TestTimeouts.Step);
 
         Assert.NotNull(checkedOn);

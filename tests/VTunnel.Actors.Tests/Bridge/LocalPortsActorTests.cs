@@ -127,6 +127,7 @@ public sealed class LocalPortsActorTests : VirtualTimeKit
 
         Assert.True(await IsClosedAsync(waiting));
         await Assert.ThrowsAsync<SocketException>(() => Payload.ConnectAsync(ports[0]));
+        State(actor);
         _session.ExpectNoMsg(TimeSpan.Zero);
     }
 

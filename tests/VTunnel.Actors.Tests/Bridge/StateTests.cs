@@ -64,11 +64,11 @@ public sealed class StateTests
                     began.TrySetResult();
                 }
             });
-            await Task.WhenAny(began.Task, writing);
+            await Task.WhenAny(began.Task, writing).WaitAsync(TestTimeouts.Step);
 
             store.Dispose();
 
-            await Assert.ThrowsAsync<ObjectDisposedException>(() => writing);
+            await Assert.ThrowsAsync<ObjectDisposedException>(() => writing.WaitAsync(TestTimeouts.Step));
             using var again = new PublisherStore(folder.File($"{round}.db"));
             Assert.Equal(written, again.ReadAudit("alice", null, int.MaxValue).Count);
         }
@@ -391,6 +391,44 @@ public sealed class StateTests
                 "may reach nothing, one session at a time",
             ],
             store.ReadAudit("alice", null, int.MaxValue).Select(record => record.Detail));
+    }
+
+    [Fact]
+    public void The_audit_of_a_change_is_whole_however_long_and_a_change_of_an_application_is_one_of_its_users()
+    {
+        using var folder = new TempDirectory();
+        using var store = new PublisherStore(folder.File("publisher.db"));
+        store.CreateApp("web", [new BridgeGrant(8080, "10.0.0.7", 80)], Now);
+        var many = Enumerable.Range(1, 100).Select(number => new BridgeGrant(number, "host.example.test", number)).ToList();
+        store.CreateUser("alice", "k", new UserCredentials("c", null), new UserChange { Add = many, AddApps = ["web"], SingleSession = true }, null, Now);
+        store.EditApp("web", [new BridgeGrant(8081, "10.0.0.9", 81)], [8080], Now);
+
+        var records = store.ReadAudit(null, null, int.MaxValue);
+        Assert.Equal("application web was created: 8080:10.0.0.7:80", records[0].Detail);
+        Assert.EndsWith(", one session at a time", records[1].Detail, StringComparison.Ordinal);
+        Assert.All(many, grant => Assert.Contains(grant.ToString(), records[1].Detail, StringComparison.Ordinal));
+        Assert.Equal("application web was changed: 8081:10.0.0.9:81", records[2].Detail);
+        Assert.Equal("alice", records[3].User);
+        Assert.Contains("8081:10.0.0.9:81", records[3].Detail, StringComparison.Ordinal);
+        Assert.DoesNotContain("8080:10.0.0.7:80", records[3].Detail, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_key_without_its_context_is_found_and_a_folder_of_something_else_is_not_taken_for_one()
+    {
+        using var folder = new TempDirectory();
+        var state = new StateDirectory(folder.File("state"));
+        Assert.Null(state.FindKeyWithoutContext("office"));
+        using var identity = PublisherIdentity.Create();
+        state.CreatePublisher("office", new BridgeContext(1, ContextKind.Publisher, new Uri("ws://localhost/"), "", identity.Fingerprint, "office"), identity);
+        Assert.Null(state.FindKeyWithoutContext("office"));
+
+        File.Delete(Path.Combine(state.FolderOf("office"), "context.json"));
+        using (var found = state.FindKeyWithoutContext("office"))
+            Assert.Equal(identity.Fingerprint, found!.Fingerprint);
+
+        File.Delete(Path.Combine(state.FolderOf("office"), "publisher.pem"));
+        Assert.Contains("is in the way", Assert.Throws<BridgeException>(() => state.FindKeyWithoutContext("office")).Message, StringComparison.Ordinal);
     }
 
     [Fact]

@@ -77,6 +77,28 @@ public sealed class UserSessionTests
     }
 
     [Fact]
+    public async Task A_publisher_with_as_many_sessions_as_it_takes_refuses_another_and_not_one_that_comes_back()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var house = await BridgeHouse.StartAsync();
+        var ports = FreePorts.Next(2);
+        var office = await house.JoinAsync("office");
+        var alice = house.CreateUser(office, "alice", new BridgeGrant(ports[0], "127.0.0.1", service.Port));
+        var bob = house.CreateUser(office, "bob", new BridgeGrant(ports[1], "127.0.0.1", service.Port));
+        await using var proxy = FaultProxy.Start(house.Url.Port);
+        var context = Path.Combine(alice.FolderOf("user"), "context.json");
+        await File.WriteAllTextAsync(context, (await File.ReadAllTextAsync(context)).Replace($":{house.Url.Port}/", $":{proxy.Port}/", StringComparison.Ordinal));
+        house.Serve(office, options: BridgeHouse.Quick with { MaxSessions = 1 });
+        await house.ConnectAsync(alice);
+        using var held = await OpenAsync(ports[0]);
+
+        await house.ConnectAsync(bob);
+        await house.LoggedAsync("the publisher is at its limit of 1 sessions");
+        await proxy.CutAsync(ProxyCut.Reset);
+        await Payload.EchoAsync(held.GetStream(), 100_000).WaitAsync(TestTimeouts.Step);
+    }
+
+    [Fact]
     public async Task A_publisher_does_not_fill_the_log_of_its_consumer()
     {
         await using var service = TargetServer.StartEcho();

@@ -2,6 +2,7 @@ using System.Net.WebSockets;
 using VTunnel.Bridge.Wire;
 using VTunnel.Options;
 using VTunnel.Protocol.Buffers;
+using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Link;
 
 namespace VTunnel.Actors.Tests.Bridge;
@@ -63,10 +64,12 @@ public sealed class WireTests
     }
 
     [Fact]
-    public async Task A_message_that_is_too_long_or_ends_early_breaks_the_carrier()
+    public async Task A_message_that_is_too_long_is_refused_as_such_and_one_that_ends_early_breaks_the_carrier()
     {
         var tooLong = new StreamCarrier(new PieceStream([0, 0x10, 0, 1], 4), "peer", () => { });
-        Assert.Contains($"{LinkRecord.MaxBytes}", (await Assert.ThrowsAsync<IOException>(async () => await tooLong.ReceiveAsync(new byte[10]))).Message, StringComparison.Ordinal);
+        var refused = await Assert.ThrowsAsync<SessionProtocolException>(async () => await tooLong.ReceiveAsync(new byte[10]));
+        Assert.Equal(SessionError.MessageTooLarge, refused.Code);
+        Assert.Contains($"{LinkRecord.MaxBytes}", refused.Message, StringComparison.Ordinal);
         var early = new StreamCarrier(new PieceStream([0, 0, 0, 5, 1, 2], 6), "peer", () => { });
         await early.ReceiveAsync(new byte[10]);
         await Assert.ThrowsAsync<EndOfStreamException>(async () => await early.ReceiveAsync(new byte[10]));

@@ -1,10 +1,10 @@
 using System.Net.WebSockets;
 using System.Text;
+using VTunnel.Actors.Tests.Hosting;
 using VTunnel.Actors.Tests.Testing;
 using VTunnel.Carriers;
 using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Framing;
-using VTunnel.Protocol.Link;
 using VTunnel.Testing;
 using VTunnel.Web;
 
@@ -237,8 +237,7 @@ public sealed class FramedCarrierTests : IDisposable
         var before = carrier.ReceivedCount;
 
         Assert.True(await carrier.PingAsync());
-        while (carrier.ReceivedCount == before)
-            await Task.Yield();
+        await Ticks.UntilAsync(() => Task.FromResult(carrier.ReceivedCount != before));
 
         await carrier.SendAsync("x"u8.ToArray(), WebSocketMessageType.Binary);
         Assert.Equal(1, (await answering.WaitAsync(TestTimeouts.Long)).Count);
@@ -386,55 +385,6 @@ public sealed class FramedCarrierTests : IDisposable
         Assert.Equal(WebSocketOpcode.Close, (await ReadFrameAsync(far)).Header.Opcode);
     }
 
-    /// <summary>What is written is there to be read at once, so that all happens on this thread and can be counted.</summary>
-    [Theory]
-    [InlineData(true, 20)]
-    [InlineData(false, 20)]
-    [InlineData(true, 65_000)]
-    [InlineData(false, 65_000)]
-    public async Task A_frame_costs_no_allocation_at_either_end(bool fromClient, int size)
-    {
-        var line = new LineStream();
-        var sender = Own(new FramedCarrier(Own(LibrarySocket(line, !fromClient)), new ProbedStream(line), fromClient, "receiver"));
-        var receiver = Own(new FramedCarrier(Own(LibrarySocket(line, fromClient)), new ProbedStream(line), !fromClient, "sender"));
-        var slice = ByteChunk.Copy(Message(size));
-        var buffer = new byte[size + LinkRecord.CarrierHeadroomBytes];
-        await RoundAsync(300);
-
-        // The pool is shared with whatever runs beside this test, which can only add: the least of some rounds counts.
-        var least = long.MaxValue;
-        for (var round = 0; round < 10 && least > 0; round++)
-        {
-            var before = GC.GetAllocatedBytesForCurrentThread();
-            var moved = RoundAsync(200);
-            Assert.True(moved.IsCompletedSuccessfully);
-            least = Math.Min(least, GC.GetAllocatedBytesForCurrentThread() - before);
-            await moved;
-        }
-
-        // One task for all of them.
-        Assert.InRange(least, 0, 200);
-        slice.Release();
-
-        async Task RoundAsync(int times)
-        {
-            for (var i = 0; i < times; i++)
-            {
-                await sender.SendAsync(slice.Memory, WebSocketMessageType.Binary);
-                var count = 0;
-                ValueWebSocketReceiveResult result;
-                do
-                {
-                    result = await receiver.ReceiveAsync(buffer.AsMemory(count));
-                    count += result.Count;
-                }
-                while (!result.EndOfMessage);
-                if (count != size)
-                    throw new InvalidOperationException($"{count} bytes of {size}");
-            }
-        }
-    }
-
     private DuplexStream? _near;
 
     private (FramedCarrier Carrier, DuplexStream Far) Connect(bool isClient, int maxRead = int.MaxValue)
@@ -458,10 +408,10 @@ public sealed class FramedCarrierTests : IDisposable
         return carrier;
     }
 
-    private static WebSocket LibrarySocket(Stream stream, bool isServer) =>
+    internal static WebSocket LibrarySocket(Stream stream, bool isServer) =>
         WebSocket.CreateFromStream(stream, new WebSocketCreationOptions { IsServer = isServer, SubProtocol = TunnelSubProtocol.V2, KeepAliveInterval = TimeSpan.Zero });
 
-    private static byte[] Message(int size)
+    internal static byte[] Message(int size)
     {
         var message = new byte[size];
         for (var i = 0; i < size; i++)
@@ -546,21 +496,5 @@ public sealed class FramedCarrierTests : IDisposable
         public override Task<WebSocketReceiveResult> ReceiveAsync(ArraySegment<byte> buffer, CancellationToken cancellationToken) => throw new NotSupportedException();
 
         public override Task SendAsync(ArraySegment<byte> buffer, WebSocketMessageType messageType, bool endOfMessage, CancellationToken cancellationToken) => throw new NotSupportedException();
-    }
-
-    /// <summary>What is written to it can be read from it.</summary>
-    private sealed class LineStream : MemoryStream
-    {
-        private int _readAt;
-
-        public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
-        {
-            var length = Math.Min(buffer.Length, (int)Position - _readAt);
-            GetBuffer().AsSpan(_readAt, length).CopyTo(buffer.Span);
-            _readAt += length;
-            if (_readAt == Position)
-                _readAt = (int)(Position = 0);
-            return new ValueTask<int>(length);
-        }
     }
 }

@@ -25,12 +25,13 @@ public sealed class TunnelMetricsTests
         await using var app = await TunnelPair.StartServerAsync(options => options.Protocol = protocol);
         var factory = app.Services.GetRequiredService<IMeterFactory>();
         using var books = new MeasuredTotals(factory);
-        var client = TunnelClient.Create(
-            ActorSystem.Create("metrics"),
+        using var clientSystem = ActorSystem.Create("metrics");
+        await using var client = TunnelClient.Create(
+            clientSystem,
             new TunnelClientOptions { Server = TunnelPair.AddressOf(app) },
             metrics: app.Services.GetRequiredService<TunnelMetrics>());
         await client.ConnectAsync().WaitAsync(TestTimeouts.Long);
-        var port = TunnelPair.FreePort();
+        var port = FreePorts.Next();
         await client.ListenAsync(new ForwardRule(port, new ForwardTarget(TargetScheme.Tcp, "127.0.0.1", target.Port))).WaitAsync(TestTimeouts.Long);
         Assert.Equal(1, books["vtunnel.sessions role=server"]);
         Assert.Equal(1, books["vtunnel.sessions role=client"]);

@@ -170,7 +170,7 @@ public sealed class ConfiguredOptionsTests
                 "Options:MaxSessions 'many': must be a whole number",
                 "Options:MaxStreamsPerSession: must be a whole number",
                 "Options:Protocol '1': must be one of Auto, V1, V2",
-                "Options:Proxy:Adresses: not known; there are Port, Address, Credentials, Open, AllowDirect, Allowed, Addresses, InterceptionAuthority, Certificate, CertificateChain, HeaderTimeout, KeepAliveTimeout, ConnectTimeout, MaxConnections",
+                "Options:Proxy:Adresses: not known; there are Port, Address, Credentials, Open, AllowDirect, Allowed, Addresses, InterceptionAuthority, Certificate, CertificateChain, CertificateSelector, HeaderTimeout, KeepAliveTimeout, ConnectTimeout, MaxConnections",
                 "Options:Proxy:Certificate: this cannot be read from configuration; set it in code",
                 "Options:Proxy:Credentials:0: write USER:PASSWORD",
                 "Options:Tokens:0:Sha256: must be a SHA-256, in 64 hexadecimal digits or in base64",

@@ -50,6 +50,7 @@ public sealed class ResumeTests : IAsyncLifetime
         var port = await pair.ForwardAsync(_echo.Port);
 
         var cuts = 0;
+        using var deadline = new CancellationTokenSource(TestTimeouts.Long);
         var transfers = Task.WhenAll(Enumerable.Range(0, 4).Select(async _ =>
         {
             using var visitor = await Payload.ConnectAsync(port);
@@ -60,7 +61,7 @@ public sealed class ResumeTests : IAsyncLifetime
             var accepted = _proxy!.AcceptedCount;
             _proxy.CutAfter(direction, Random.Shared.Next(1, 4 * 1024 * 1024), cut);
             while (!transfers.IsCompleted && _proxy.AcceptedCount == accepted)
-                await Task.WhenAny(transfers, Ticks.NextAsync());
+                await Task.WhenAny(transfers, Ticks.NextAsync()).WaitAsync(deadline.Token);
             cuts++;
         }
 
@@ -74,7 +75,7 @@ public sealed class ResumeTests : IAsyncLifetime
         await using var pair = await StartAsync(client: options => options.PingInterval = TimeSpan.FromMilliseconds(300));
         var port = await pair.ForwardAsync(_echo.Port);
         using var visitor = await Payload.ConnectAsync(port);
-        await Payload.EchoAsync(visitor.GetStream(), 1000);
+        await Payload.EchoAsync(visitor.GetStream(), 1000).WaitAsync(TestTimeouts.Long);
 
         var accepted = _proxy!.AcceptedCount;
         _proxy.Blackhole(newConnectionsToo: false);
@@ -105,7 +106,7 @@ public sealed class ResumeTests : IAsyncLifetime
         await using var pair = await StartAsync(server => server.ResumeWindow = TimeSpan.FromMilliseconds(300));
         var port = await pair.ForwardAsync(_echo.Port);
         using var visitor = await Payload.ConnectAsync(port);
-        await Payload.EchoAsync(visitor.GetStream(), 1000);
+        await Payload.EchoAsync(visitor.GetStream(), 1000).WaitAsync(TestTimeouts.Long);
 
         _proxy!.RefusesConnections = true;
         await _proxy.CutAsync(ProxyCut.Reset);
@@ -125,7 +126,7 @@ public sealed class ResumeTests : IAsyncLifetime
         await using var pair = await StartAsync(server => server.ResumeWindow = TimeSpan.Zero);
         var port = await pair.ForwardAsync(_echo.Port);
         using var visitor = await Payload.ConnectAsync(port);
-        await Payload.EchoAsync(visitor.GetStream(), 1000);
+        await Payload.EchoAsync(visitor.GetStream(), 1000).WaitAsync(TestTimeouts.Long);
         await _proxy!.CutAsync(ProxyCut.Reset);
         await Assert.ThrowsAsync<IOException>(async () =>
             await visitor.GetStream().ReadExactlyAsync(new byte[1]).AsTask().WaitAsync(TestTimeouts.Long));
@@ -137,7 +138,7 @@ public sealed class ResumeTests : IAsyncLifetime
         await using var pair = await StartAsync(client: options => options.PingInterval = TimeSpan.FromMilliseconds(300));
         var port = await pair.ForwardAsync(_echo.Port);
         using var visitor = await Payload.ConnectAsync(port);
-        await Payload.EchoAsync(visitor.GetStream(), 1000);
+        await Payload.EchoAsync(visitor.GetStream(), 1000).WaitAsync(TestTimeouts.Long);
 
         // The server never learns that the old connection is dead; its own idle timeout is a minute away.
         _proxy!.Blackhole(newConnectionsToo: false);

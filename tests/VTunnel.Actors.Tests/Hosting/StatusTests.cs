@@ -42,7 +42,7 @@ public sealed class StatusTests : IAsyncLifetime
             });
         var port = await pair.ForwardAsync(_echo.Port);
         using var visitor = await Payload.ConnectAsync(port);
-        await Payload.EchoAsync(visitor.GetStream(), 100_000);
+        await Payload.EchoAsync(visitor.GetStream(), 100_000).WaitAsync(TestTimeouts.Long);
 
         var session = Assert.Single((await StatusOf(pair.Server)).Sessions);
         Assert.Equal(("session-1", "alice", name, true, 1), (session.Name, session.Identity, session.Protocol, session.IsConnected, session.Streams));
@@ -111,7 +111,7 @@ public sealed class StatusTests : IAsyncLifetime
         await using var pair = await TunnelPair.StartAsync(client: options => options.DrainTimeout = TestTimeouts.Long);
         var port = await pair.ForwardAsync(_echo.Port);
         using var visitor = await Payload.ConnectAsync(port);
-        await Payload.EchoAsync(visitor.GetStream(), 10);
+        await Payload.EchoAsync(visitor.GetStream(), 10).WaitAsync(TestTimeouts.Long);
         var stopping = pair.Client.DisposeAsync();
         await Ticks.UntilAsync(async () => (await pair.Client.GetStatusAsync()) is { IsConnected: true, Session.Streams: 1, Forwards: [{ IsOpen: false }] });
         visitor.Close();
@@ -176,7 +176,7 @@ public sealed class StatusTests : IAsyncLifetime
 
         // Not so at the end: the server drains until its client is through.
         using var visitor = await Payload.ConnectAsync(port);
-        await Payload.EchoAsync(visitor.GetStream(), 10);
+        await Payload.EchoAsync(visitor.GetStream(), 10).WaitAsync(TestTimeouts.Long);
         var stopping = server.StopAsync();
         await Ticks.UntilAsync(async () => (await CheckAsync(server.Services)) is { Status: HealthStatus.Unhealthy, Description: "the server is shutting down" });
         visitor.Close();

@@ -48,11 +48,13 @@ public sealed class TicklessSchedulerTests : TestKit
     [Fact]
     public void What_is_cancelled_before_it_is_due_does_not_come()
     {
-        Sys.Scheduler.ScheduleTellOnceCancelable(Soon, TestActor, "never", ActorRefs.NoSender).Cancel();
+        // Far enough away to be cancelled in time, however slow this thread is.
+        var due = TimeSpan.FromSeconds(1);
+        Sys.Scheduler.ScheduleTellOnceCancelable(due, TestActor, "never", ActorRefs.NoSender).Cancel();
         using var cancelled = new Cancelable(Sys.Scheduler);
         cancelled.Cancel();
-        Sys.Scheduler.ScheduleTellOnce(Soon, TestActor, "never either", ActorRefs.NoSender, cancelled);
-        Sys.Scheduler.ScheduleTellOnce(Soon * 5, TestActor, "after", ActorRefs.NoSender);
+        Sys.Scheduler.ScheduleTellOnce(due, TestActor, "never either", ActorRefs.NoSender, cancelled);
+        Sys.Scheduler.ScheduleTellOnce(due * 1.5, TestActor, "after", ActorRefs.NoSender);
 
         ExpectMsg("after", TestTimeouts.Long);
     }

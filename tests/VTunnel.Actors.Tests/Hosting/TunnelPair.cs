@@ -1,5 +1,4 @@
 using System.Net;
-using System.Net.Sockets;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Hosting.Server;
@@ -10,6 +9,7 @@ using VTunnel.Hosting;
 using VTunnel.Options;
 using VTunnel.Routing;
 using VTunnel.Testing;
+using VTunnel.Testing.Network;
 
 namespace VTunnel.Actors.Tests.Hosting;
 
@@ -75,17 +75,9 @@ public sealed class TunnelPair : IAsyncDisposable
         return new UriBuilder(address) { Scheme = "ws", Path = "/tunnel" }.Uri;
     }
 
-    /// <summary>A port that was free a moment ago; the server opens it by number, as clients ask for it.</summary>
-    public static int FreePort()
-    {
-        using var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
-        socket.Bind(new IPEndPoint(IPAddress.Loopback, 0));
-        return ((IPEndPoint)socket.LocalEndPoint!).Port;
-    }
-
     public async Task<int> ForwardAsync(int targetPort)
     {
-        var port = FreePort();
+        var port = FreePorts.Next();
         await Client.ListenAsync(new ForwardRule(port, new ForwardTarget(TargetScheme.Tcp, "127.0.0.1", targetPort)))
             .WaitAsync(TestTimeouts.Long);
         return port;

@@ -434,6 +434,7 @@ public sealed class ServerSessionActorTests : VirtualTimeKit
         Assert.Equal("one.corp", ExpectRoute());
         for (var i = 0; i < 10; i++)
             session.Tell(Listen(port, $"two-{i}.corp:80"));
+        Settle(session);
         _parent.ExpectNoMsg(TimeSpan.Zero);
         session.Tell(SessionProtocol.RoutesTaken.Instance);
         ExpectListening(port);
@@ -442,6 +443,7 @@ public sealed class ServerSessionActorTests : VirtualTimeKit
         session.Tell(SessionProtocol.RoutesTaken.Instance);
         for (var i = 0; i < 10; i++)
             ExpectListening(port);
+        Settle(session);
         _parent.ExpectNoMsg(TimeSpan.Zero);
     }
 
@@ -462,6 +464,7 @@ public sealed class ServerSessionActorTests : VirtualTimeKit
         ExpectListening(port);
         Assert.Equal("not there", ExpectRefusal(port));
         session.Tell(SessionProtocol.RoutesTaken.Instance);
+        Settle(session);
         _pumpCalls.ExpectNoMsg(TimeSpan.Zero);
     }
 

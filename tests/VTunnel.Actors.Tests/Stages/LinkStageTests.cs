@@ -4,6 +4,7 @@ using Akka.Streams.Dsl;
 using Akka.TestKit;
 using Microsoft.Extensions.Time.Testing;
 using VTunnel.Actors.Tests.Testing;
+using VTunnel.Bridge.Wire;
 using VTunnel.Carriers;
 using VTunnel.Protocol.Buffers;
 using VTunnel.Protocol.Errors;
@@ -110,6 +111,29 @@ public sealed class LinkStageTests : VirtualTimeKit
         observer.ExpectNoMsg(TimeSpan.Zero);
         await pair.Client.CloseAsync(WebSocketCloseStatus.NormalClosure, "");
         Assert.Equal(code, Assert.IsType<SessionProtocolException>(observer.ExpectMsg<WireEvents.Finished>().Failure).Code);
+    }
+
+    [Fact]
+    public async Task A_message_that_is_announced_with_too_many_bytes_ends_the_session_on_a_byte_stream_too()
+    {
+        var observer = CreateTestProbe();
+        var (near, far) = DuplexStream.CreatePair();
+        var (port, _) = Run(takesAll: true, observer);
+        port.Attach(new StreamCarrier(near, "peer", () => { }), Read(Hello()));
+        _session.ExpectMsg<LinkEvents.CarrierUp>();
+        var peer = new StreamCarrier(far, "stage", () => { });
+        var buffer = new byte[4096];
+        var answer = await peer.ReceiveAsync(buffer).AsTask().WaitAsync(TestTimeouts.Step);
+        _client.Receive(1, ByteChunk.Copy(buffer.AsSpan(0, answer.Count)), TimeSpan.Zero);
+        Assert.True(_client.IsUp);
+
+        await far.WriteAsync(new byte[] { 0, 0x10, 0, 1 });
+        do
+            await peer.ReceiveAsync(buffer).AsTask().WaitAsync(TestTimeouts.Step);
+        while (buffer[0] == (byte)LinkRecordType.Ping);
+        Assert.Equal([(byte)LinkRecordType.Bye, 0, (byte)SessionError.MessageTooLarge], buffer[..3]);
+        await peer.CloseAsync(WebSocketCloseStatus.NormalClosure, "");
+        Assert.Equal(SessionError.MessageTooLarge, Assert.IsType<SessionProtocolException>(observer.ExpectMsg<WireEvents.Finished>().Failure).Code);
     }
 
     [Theory]

@@ -9,7 +9,7 @@ using VTunnel.Targets;
 namespace VTunnel.Actors.Tests.Targets;
 
 /// <summary>What exactly a target gets and what exactly the visitor gets back, header by header.</summary>
-public sealed class HttpOnTheWireTests : IAsyncDisposable
+public sealed class HttpOnTheWireTests : IAsyncLifetime
 {
     private readonly TestAuthority _authority = new();
     private readonly TargetDialer _dialer;
@@ -18,7 +18,9 @@ public sealed class HttpOnTheWireTests : IAsyncDisposable
     public HttpOnTheWireTests() =>
         _dialer = new TargetDialer(TimeSpan.FromSeconds(20), new TlsTrustOptions { CertificateAuthorityFile = _authority.PemFile });
 
-    public async ValueTask DisposeAsync()
+    public Task InitializeAsync() => Task.CompletedTask;
+
+    public async Task DisposeAsync()
     {
         await _dialer.DisposeAsync();
         _authority.Dispose();

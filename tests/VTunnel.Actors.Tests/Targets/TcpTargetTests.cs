@@ -6,7 +6,7 @@ using VTunnel.Targets;
 
 namespace VTunnel.Actors.Tests.Targets;
 
-public sealed class TcpTargetTests : IAsyncDisposable
+public sealed class TcpTargetTests : IAsyncLifetime
 {
     private readonly TargetDialer _dialer = new(TimeSpan.FromSeconds(20), new TlsTrustOptions());
     private readonly Socket _listener = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
@@ -19,7 +19,9 @@ public sealed class TcpTargetTests : IAsyncDisposable
 
     private int Port => ((IPEndPoint)_listener.LocalEndPoint!).Port;
 
-    public async ValueTask DisposeAsync()
+    public Task InitializeAsync() => Task.CompletedTask;
+
+    public async Task DisposeAsync()
     {
         _listener.Dispose();
         await _dialer.DisposeAsync();

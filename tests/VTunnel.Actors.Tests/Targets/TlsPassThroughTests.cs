@@ -10,7 +10,7 @@ using VTunnel.Targets;
 namespace VTunnel.Actors.Tests.Targets;
 
 /// <summary>What is not HTTP passes as it is, at once, and without the web server.</summary>
-public sealed class TlsPassThroughTests : IAsyncDisposable
+public sealed class TlsPassThroughTests : IAsyncLifetime
 {
     private readonly TestAuthority _authority = new();
     private readonly FakeTimeProvider _time = new();
@@ -20,12 +20,20 @@ public sealed class TlsPassThroughTests : IAsyncDisposable
         _dialer = new TargetDialer(
             TimeSpan.FromSeconds(20), new TlsTrustOptions { CertificateAuthorityFile = _authority.PemFile }, timeProvider: _time);
 
-    public async ValueTask DisposeAsync()
+    public Task InitializeAsync() => Task.CompletedTask;
+
+    public async Task DisposeAsync()
     {
-        // Whatever a test did here, nothing of it was HTTP.
-        Assert.False(_dialer.IsRewriterStarted);
-        await _dialer.DisposeAsync();
-        _authority.Dispose();
+        try
+        {
+            // Whatever a test did here, nothing of it was HTTP.
+            Assert.False(_dialer.IsRewriterStarted);
+        }
+        finally
+        {
+            await _dialer.DisposeAsync();
+            _authority.Dispose();
+        }
     }
 
     private TlsServer Start(Func<SslStream, Socket, Task> serve) => new(_authority.Issue(["localhost"]), serve);

@@ -49,7 +49,19 @@ internal sealed class TlsServer : IAsyncDisposable
         await _stop.CancelAsync();
         _listener.Dispose();
         await _accepting.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        _stop.Dispose();
+        try
+        {
+            // What a test asserts while it serves is not lost.
+            await Task.WhenAll(_connections).WaitAsync(EndpointExtensions.Patience);
+        }
+        catch (TimeoutException)
+        {
+            // One waits for what the test was to do: the test has failed before that, and says why.
+        }
+        finally
+        {
+            _stop.Dispose();
+        }
     }
 
     private async Task AcceptAsync(SslServerAuthenticationOptions options, Func<SslStream, Socket, Task> serve)
@@ -67,9 +79,9 @@ internal sealed class TlsServer : IAsyncDisposable
         using var _ = socket;
         // What a test's server cannot finish when the test is over is no failure; the test asserts on what it saw.
         await using var stopping = _stop.Token.UnsafeRegister(static s => ((Socket)s!).Dispose(), socket);
-        await using var tls = new SslStream(new NetworkStream(socket));
         try
         {
+            await using var tls = new SslStream(new NetworkStream(socket));
             await tls.AuthenticateAsServerAsync(options, _stop.Token);
             await serve(tls, socket);
         }

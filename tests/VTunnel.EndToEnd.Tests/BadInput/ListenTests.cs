@@ -72,7 +72,10 @@ public sealed class ListenTests
         const int Count = 10_000;
         const int FirstPort = 40_000;
         await using var echo = TargetServer.StartEcho();
-        await using var host = await TunnelHost.StartAsync(server => server.ListenAddress = IPAddress.Parse("127.0.0.77"));
+
+        // An address that nobody else has, so that hardly any of these ports is taken there.
+        var address = new IPAddress(new byte[] { 127, (byte)Random.Shared.Next(1, 255), (byte)Random.Shared.Next(1, 255), (byte)Random.Shared.Next(1, 255) });
+        await using var host = await TunnelHost.StartAsync(server => server.ListenAddress = address);
         await using var other = await host.ConnectByHandAsync();
         await using var peer = await host.ConnectByHandAsync();
 
@@ -87,13 +90,14 @@ public sealed class ListenTests
 
         await sending;
 
-        // Some of the first 256 may be taken by outgoing connections of this moment; then others got their place.
+        // A port that is taken on all addresses has a place while it is tried, and may leave it too late for another.
         var opened = answers.Where(answer => answer.Type == "listen_ok").ToList();
-        var refused = answers.Where(answer => answer.Type == "listen_err").ToList();
-        Assert.Equal(Count, opened.Count + refused.Count);
-        Assert.InRange(opened.Count, 200, 256);
+        var inUse = answers.Count(answer => answer.Error?.Contains(" is in use, by another program", StringComparison.Ordinal) == true);
+        var beyond = answers.Count(answer => answer.Error == "the session is at its limit of 256 listened ports");
+        Assert.Equal(Count, opened.Count + inUse + beyond);
+        Assert.InRange(opened.Count, 256 - inUse, 256);
+        Assert.InRange(inUse, 0, 56);
         Assert.Equal(Enumerable.Range(FirstPort, Count), answers.Select(answer => answer.Port).Order());
-        Assert.InRange(refused.Count(answer => answer.Error == "the session is at its limit of 256 listened ports"), 9_700, 9_800);
         Assert.Equal(20, host.Log.Lines.CountOf("may not listen on port"));
         await peer.ExpectPongAsync();
         await other.ExpectPongAsync();
@@ -101,7 +105,7 @@ public sealed class ListenTests
         await peer.CloseAsync();
         await host.Log.Lines.WaitForCountAsync("session-2 no longer listens on port", opened.Count);
         Assert.Empty((await host.GetStatusAsync()).Sessions.SelectMany(session => session.Forwards));
-        using var again = new TcpListener(IPAddress.Parse("127.0.0.77"), opened[0].Port);
+        using var again = new TcpListener(address, opened[0].Port);
         again.Start();
 
         async Task SendAllAsync()

@@ -52,8 +52,16 @@ internal sealed class BridgeLab : IAsyncDisposable
     public static async Task<BridgeLab> StartAsync(bool withProxies = false, params string[] relayOptions)
     {
         var lab = Prepare(withProxies);
-        await lab.StartRelayAsync(relayOptions);
-        return lab;
+        try
+        {
+            await lab.StartRelayAsync(relayOptions);
+            return lab;
+        }
+        catch
+        {
+            await lab.DisposeAsync();
+            throw;
+        }
     }
 
     /// <summary>The same before anything runs.</summary>
@@ -237,7 +245,12 @@ public class RunningLab : IAsyncLifetime
         await Lab.ServeAsync(ServeOptions);
     }
 
-    public async Task DisposeAsync() => await Lab.DisposeAsync();
+    public async Task DisposeAsync()
+    {
+        // Called after a start that failed, too.
+        if (Lab is not null)
+            await Lab.DisposeAsync();
+    }
 }
 
 /// <summary>The same with ways to break what is between the three; silence is noticed after two seconds.</summary>

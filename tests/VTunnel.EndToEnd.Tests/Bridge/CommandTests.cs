@@ -5,6 +5,7 @@ using System.Text;
 using System.Text.Json;
 using VTunnel.Bridge.State;
 using VTunnel.EndToEnd.Tests.CommandLine;
+using VTunnel.EndToEnd.Tests.Support;
 using VTunnel.Protocol.Bridge;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
@@ -185,7 +186,7 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
 
         var status = await lab.TryRunAsync("relay", "status", "--json");
 
-        await answering;
+        await answering.WaitAsync(TestTimeouts.Step);
         Assert.Equal(9, status.ExitCode);
         using var shown = JsonDocument.Parse(status.Output);
         var parts = shown.RootElement.GetProperty("parts").EnumerateArray().ToList();
@@ -196,7 +197,7 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
 
         async Task AnswerAsync()
         {
-            using var asker = await broken.AcceptAsync();
+            using var asker = await broken.AcceptAsync().WaitAsync(TestTimeouts.Step);
             await using var stream = new NetworkStream(asker);
             using var reader = new StreamReader(stream);
             Assert.Equal("status ", await reader.ReadLineAsync());
@@ -287,6 +288,9 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
             ("fresh", ["join", lab.Url], 2, "CODE is missing"),
             ("fresh", ["join", lab.Url, ""], 2, "CODE: it is empty; 'vtunnel relay invite' prints one"),
             ("relay", ["relay", "invite", "--expires", "0s"], 2, "a duration is a number above 0"),
+            ("relay", ["relay", "invite", "--expires", "99999999h"], 2, "less than 36500d"),
+            ("publisher", ["audit", "--since", "99999999h"], 2, "less than 36500d"),
+            ("bea", ["connect", lab.File("bea.zip"), "--ping-interval", "2m"], 2, "a relay cuts what says nothing for two minutes"),
             ("publisher", ["export", "user", "bea", "--out", lab.File("none/bea.zip")], 8, "none/bea.zip' cannot be written: there is no such folder; name another file with --out"),
             ("publisher", ["config", "export", "publisher", "--out", lab.File("none/it.zip")], 8, "none/it.zip' cannot be written: there is no such folder; name another file with --out"),
             ("fresh", ["request", "--name", "dave", "--out", lab.File("publisher")], 8, "publisher' cannot be written: it is a folder; name another file with --out"),
@@ -362,6 +366,14 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         var second = await lab.TryRunAsync("publisher", "serve");
         Assert.Equal(2, second.ExitCode);
         Assert.Contains("it runs already", second.Errors[^1], StringComparison.Ordinal);
+
+        // Nor does it get another name meanwhile, under which it could be started beside itself.
+        foreach (var change in (string[][])[["rename-context", "publisher", "other"], ["delete-context", "publisher"]])
+        {
+            var refused = await lab.TryRunAsync("publisher", ["config", .. change]);
+            Assert.Equal(2, refused.ExitCode);
+            Assert.Contains("'publisher' is in use by a running 'vtunnel serve'; end that first", Assert.Single(refused.Errors), StringComparison.Ordinal);
+        }
     }
 
     [Fact]
@@ -433,6 +445,44 @@ public sealed class CommandTests(RunningLab shared) : IClassFixture<RunningLab>
         await lab.ServeAsync();
         await lab.ConnectAsync("alice");
         await Payload.EchoOnceAsync(local).WaitAsync(TestTimeouts.Step);
+    }
+
+    [Fact]
+    public async Task A_publisher_of_which_the_key_and_the_users_were_restored_alone_joins_with_that_key()
+    {
+        await using var lab = await BridgeLab.StartAsync();
+        lab.CreateUser("alice", (5432, 5432));
+        var fingerprint = (await lab.RunAsync("relay", "relay", "list", "--quiet")).Output.Trim();
+        File.Delete(Directory.GetFiles(lab.File("publisher"), "context.json", SearchOption.AllDirectories).Single());
+        var code = (await lab.RunAsync("relay", "relay", "invite", "--quiet")).Output.Trim();
+
+        var joined = (await lab.RunAsync("publisher", "join", lab.Url, code, "--context", "publisher")).Output;
+
+        Assert.Contains($"Its fingerprint is {fingerprint}", joined, StringComparison.Ordinal);
+        Assert.Contains("The key is the one that was in", joined, StringComparison.Ordinal);
+        Assert.Equal("alice\n", (await lab.RunAsync("publisher", "list", "users", "--quiet")).Output);
+        var audit = (await lab.RunAsync("relay", "audit", "--relay", "--user", fingerprint[..8])).Output;
+        Assert.Contains("enrolled", audit, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_test_goes_by_the_proxy_that_the_environment_names()
+    {
+        await using var service = TargetServer.StartEcho();
+        await using var lab = await BridgeLab.StartAsync();
+        lab.CreateUser("alice", (FreePorts.Next(), service.Port));
+        await lab.RunAsync("alice", "config", "import", lab.File("alice.zip"));
+        await lab.ServeAsync();
+        await using var proxy = await ServerProgram.StartAsync(["-proxy", "0", "-proxy-allow", "127.0.0.1"]);
+        var address = "127.0.0.1:" + (await proxy.Program.Output.WaitForAsync("Proxy listening on ")).Split(':')[^1];
+
+        var result = await VTunnelProgram.RunAsync(
+            ["test", "--state-dir", lab.File("alice")],
+            new Dictionary<string, string?> { ["http_proxy"] = $"http://{address}", ["no_proxy"] = null, ["NO_PROXY"] = null });
+
+        Assert.True(result.ExitCode == 0, result.Output);
+        Assert.Contains($"ok      proxy: {address} is asked to connect to 127.0.0.1:{lab.Port}", result.Output, StringComparison.Ordinal);
+        await proxy.Program.Output.WaitForAsync($"CONNECT 127.0.0.1:{lab.Port}");
     }
 
     [Fact]

@@ -34,11 +34,17 @@ internal sealed class OpenTransfer : IDisposable
     }
 
     /// <summary>Waits until some more has come back.</summary>
+    /// <exception cref="EndOfStreamException">The connection broke, or ended.</exception>
     public async Task WaitForProgressAsync()
     {
         using var deadline = new CancellationTokenSource(TestTimeouts.Step);
         for (var goal = Interlocked.Read(ref _received) + 3_000_000; Interlocked.Read(ref _received) < goal;)
-            await _moved.WaitAsync(deadline.Token);
+        {
+            var moved = _moved.WaitAsync(deadline.Token);
+            if (await Task.WhenAny(moved, _receiving) == _receiving)
+                throw new EndOfStreamException($"The transfer ended after {Interlocked.Read(ref _received)} bytes.", _receiving.Exception);
+            await moved;
+        }
     }
 
     /// <summary>It is enough: everything that was sent has to come back, as it was.</summary>

@@ -68,9 +68,9 @@ public sealed class RelayTlsTests
 
         File.Copy(second.CertificateFile, certificate, overwrite: true);
         File.Copy(second.KeyFile, key, overwrite: true);
-        await UntilAsync(async () => await CurlAsync(second, port) == 0);
+        await Polling.UntilAsync(async () => await CurlAsync(second, port) == 0);
         await File.WriteAllTextAsync(certificate, "damaged");
-        await UntilAsync(async () =>
+        await Polling.UntilAsync(async () =>
         {
             Assert.Equal(0, await CurlAsync(second, port));
             return relay.Output.CountOf("the former certificate stays") > 0;
@@ -104,14 +104,6 @@ public sealed class RelayTlsTests
 
     private static async Task<int> CurlAsync(TestCertificates certificates, int port) =>
         (await Tools.TryRunAsync("curl", ["-sS", "--cacert", certificates.AuthorityFile, "-o", "/dev/null", $"https://localhost:{port}/"])).ExitCode;
-
-    private static async Task UntilAsync(Func<Task<bool>> condition)
-    {
-        using var clock = new PeriodicTimer(TimeSpan.FromMilliseconds(100));
-        using var deadline = new CancellationTokenSource(TestTimeouts.Step);
-        while (!await condition())
-            await clock.WaitForNextTickAsync(deadline.Token);
-    }
 
     private static async Task VTunnelAsync(TempDirectory folder, string state, params string[] arguments)
     {

@@ -4,6 +4,7 @@ using CliWrap;
 using CliWrap.Buffered;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
+using VTunnel.EndToEnd.Tests.CommandLine;
 using VTunnel.EndToEnd.Tests.Support;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
@@ -30,6 +31,7 @@ public sealed class ServiceTests(RunningLab shared) : IClassFixture<RunningLab>
             await RunAsync(["chown", "-R", "65534:65534", folder.Path]);
         await RunAsync([.. AsNobody, Tools.Find("initdb"), "-D", data, "-U", "tester", "-A", "trust", "--no-sync"]);
         await using var postgres = Start([.. AsNobody, Tools.Find("postgres"), "-D", data, "-p", $"{ports[0]}", "-k", folder.Path, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]);
+        await using var ending = new EndInOrder(postgres);
         await using var redis = Start([Tools.Find("redis-server"), "--port", $"{ports[1]}", "--bind", "127.0.0.1", "--save", "", "--dir", folder.Path]);
         await postgres.Output.WaitForAsync("ready to accept connections");
         await redis.Output.WaitForAsync("eady to accept connections");
@@ -150,6 +152,16 @@ public sealed class ServiceTests(RunningLab shared) : IClassFixture<RunningLab>
 
     private static RunningProgram Start(IReadOnlyList<string> command, IReadOnlyDictionary<string, string?>? environment = null) =>
         RunningProgram.Start(command[0], command.Skip(1), environment);
+
+    /// <summary>Ends a program as Ctrl-C would: a PostgreSQL that is killed leaves memory behind that it shared with its processes.</summary>
+    private sealed class EndInOrder(RunningProgram program) : IAsyncDisposable
+    {
+        public async ValueTask DisposeAsync()
+        {
+            program.TrySignal(ProgramSignal.Interrupt);
+            await program.WaitForExitAsync();
+        }
+    }
 
     private static async Task<string> RunAsync(IReadOnlyList<string> command)
     {

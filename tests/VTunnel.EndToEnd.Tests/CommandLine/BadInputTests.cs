@@ -160,6 +160,10 @@ public sealed class BadInputTests
     [InlineData("client --server ws://host/ --forward 1=a:1 --token a --token hunter2")]
     [InlineData("client --server ws://user:hunter2@host/ --forward 1=a:1")]
     [InlineData("client --server ws://host/?hunter2#x --forward 1=a:1")]
+    [InlineData("client --server wss://user:hunter2@host:99999/ --forward 1=a:1")]
+    [InlineData("client --server user:hunter2@host --forward 1=a:1")]
+    [InlineData("client --server ws://host/ --forward 1=user:hunter2@host:80")]
+    [InlineData("client --server ws://host/ --forward 1=user:hunter2@host:80/path")]
     [InlineData("server --token hunter2! --port x")]
     [InlineData("server --token ok more hunter2 --port x")]
     public async Task A_secret_is_never_repeated(string arguments)
@@ -168,6 +172,27 @@ public sealed class BadInputTests
         Assert.Equal(ExitCodes.Usage, result.ExitCode);
         Assert.NotEmpty(result.Errors);
         Assert.DoesNotContain("hunter2", string.Join('\n', result.Errors) + result.Output, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("server --port 0", "token: []\n", "token in c.yaml: no token is given; leave the option out if anyone may open tunnels")]
+    [InlineData("server --port 0", "token: ''\n", "token in c.yaml: no token is given; leave the option out if anyone may open tunnels")]
+    [InlineData("server --port 0 --proxy 0", "proxy-auth: []\n", "proxy-auth in c.yaml: no user is given; leave the option out if nobody is to be asked")]
+    [InlineData("client --server ws://host/", "forward: []\n", "forward in c.yaml: nothing to forward; give at least one, such as --forward 9000=localhost:3000")]
+    public async Task A_list_that_protects_or_is_needed_must_not_be_empty(string arguments, string text, string expected)
+    {
+        using var folder = new TempDirectory();
+        folder.Write("c.yaml", text);
+        var result = await VTunnelProgram.RunAsync([.. arguments.Split(' '), "--config", "c.yaml"], folder: folder.Path);
+        Assert.Equal([$"vtunnel: {expected}"], result.Errors);
+        Assert.Equal(ExitCodes.Usage, result.ExitCode);
+    }
+
+    [Fact]
+    public async Task A_variable_with_nothing_but_commas_is_no_token()
+    {
+        var result = await VTunnelProgram.RunAsync(["server", "--port", "0"], new Dictionary<string, string?> { ["VTUNNEL_TOKEN"] = "," });
+        Assert.Equal(["vtunnel: VTUNNEL_TOKEN: no token is given; leave the option out if anyone may open tunnels"], result.Errors);
     }
 
     [Fact]

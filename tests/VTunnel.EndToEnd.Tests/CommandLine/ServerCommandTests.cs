@@ -4,6 +4,7 @@ using System.Security.Cryptography.X509Certificates;
 using System.Text;
 using System.Text.Json;
 using VTunnel.Cli;
+using VTunnel.Testing;
 using VTunnel.Testing.Network;
 using VTunnel.Testing.Programs;
 
@@ -92,10 +93,11 @@ public sealed class ServerCommandTests
         using var visitor = new TcpClient();
         await visitor.ConnectAsync(address);
         await visitor.GetStream().WriteAsync(Encoding.ASCII.GetBytes("GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"));
-        await visitor.GetStream().ReadExactlyAsync(new byte[1]);
+        await visitor.GetStream().ReadExactlyAsync(new byte[1]).AsTask().WaitAsync(TestTimeouts.Step);
 
         using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(50));
-        while (!server.HasExited && await timer.WaitForNextTickAsync())
+        using var deadline = new CancellationTokenSource(TestTimeouts.Step);
+        while (!server.HasExited && await timer.WaitForNextTickAsync(deadline.Token))
             server.TrySignal(ProgramSignal.Interrupt);
         Assert.Equal(ExitCodes.Interrupted, await server.WaitForExitAsync());
     }

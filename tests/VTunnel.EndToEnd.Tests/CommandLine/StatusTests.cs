@@ -44,7 +44,7 @@ public sealed class StatusTests : IDisposable
             "--forward", $"{ports[0]}=127.0.0.1:{target.Port}", "--forward", $"api.example.com=127.0.0.1:{target.Port}");
         await client.Output.WaitForAsync("api.example.com");
         using var visitor = await Payload.ConnectAsync(ports[0]);
-        await Payload.EchoAsync(visitor.GetStream(), 3_000_000);
+        await Payload.EchoAsync(visitor.GetStream(), 3_000_000).WaitAsync(TestTimeouts.Step);
 
         var all = await WaitForAsync("3000 kB from them, round trip");
         Assert.Equal(ExitCodes.Success, all.ExitCode);

@@ -17,7 +17,7 @@ internal static class VTunnelProgram
     private static readonly Lazy<string> File = new(Find);
 
     /// <summary>Servers and clients of all tests can be asked here.</summary>
-    private static readonly string StateFolder = Directory.CreateTempSubdirectory("vtunnel-run-").FullName;
+    private static readonly string StateFolder = MakeStateFolder();
 
     public static string Path => File.Value;
 
@@ -80,8 +80,28 @@ internal static class VTunnelProgram
 
     public static IReadOnlyList<string> Lines(string text) => text.Split('\n', StringSplitOptions.RemoveEmptyEntries);
 
+    private static string MakeStateFolder()
+    {
+        var folder = Directory.CreateTempSubdirectory("vtunnel-run-").FullName;
+        AppDomain.CurrentDomain.ProcessExit += (_, _) =>
+        {
+            try
+            {
+                Directory.Delete(folder, recursive: true);
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                // Left behind rather than an end that fails.
+            }
+        };
+        return folder;
+    }
+
     private static string Find()
     {
+        // Who waits for it blocks a thread of the pool for minutes, and tests that need no program must not be left without.
+        ThreadPool.GetMinThreads(out var workers, out var ports);
+        ThreadPool.SetMinThreads(Math.Max(workers, 16), ports);
         Tools.EnsureInstalled();
         return Environment.GetEnvironmentVariable("VTUNNEL_TEST_PROGRAM") is { Length: > 0 } file ? System.IO.Path.GetFullPath(file) : PublishedProgram.Make();
     }

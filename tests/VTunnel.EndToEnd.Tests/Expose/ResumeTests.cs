@@ -45,6 +45,7 @@ public sealed class ResumeTests(ITestOutputHelper output)
         var (cuts, swallowed) = (0, 0);
         while (!transfers.IsCompleted)
         {
+            using var deadline = new CancellationTokenSource(TestTimeouts.Long);
             var accepted = network.AcceptedCount;
             var next = network.BytesForwarded(ProxyDirection.ToTarget) + random.Next(1, 2 * BytesBetweenCuts);
             var kind = random.Next(5);
@@ -58,13 +59,13 @@ public sealed class ResumeTests(ITestOutputHelper output)
             else
             {
                 while (!transfers.IsCompleted && network.BytesForwarded(ProxyDirection.ToTarget) < next)
-                    await clock.WaitForNextTickAsync();
+                    await clock.WaitForNextTickAsync(deadline.Token);
                 network.Blackhole(newConnectionsToo: false);
                 swallowed++;
             }
 
             while (!transfers.IsCompleted && network.AcceptedCount == accepted)
-                await clock.WaitForNextTickAsync();
+                await clock.WaitForNextTickAsync(deadline.Token);
             cuts++;
         }
 

@@ -19,7 +19,7 @@ public sealed class SharedServerTests
     {
         await using var first = TargetServer.Start((connection, ct) => connection.GetStream().WriteAsync("first"u8.ToArray(), ct).AsTask());
         await using var second = TargetServer.Start((connection, ct) => connection.GetStream().WriteAsync("second"u8.ToArray(), ct).AsTask());
-        await using var server = await ServerProgram.StartAsync();
+        await using var server = await ServerProgram.StartAsync(["-probe-timeout", "60s"]);
         var port = FreePorts.Next();
         await using var holder = await ClientProgram.StartAsync(server.Url, port, first.Port, "-protocol", protocol);
 

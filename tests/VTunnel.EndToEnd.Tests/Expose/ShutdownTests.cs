@@ -37,10 +37,12 @@ public sealed class ShutdownTests
             await response.WriteAsync("second half");
         }));
         await using var echo = TargetServer.StartEcho();
-        await using var server = await ServerProgram.StartAsync();
+
+        // Whatever the machine does meanwhile, the response may still be completed.
+        await using var server = await ServerProgram.StartAsync(["-drain-timeout", "60s"]);
         var (webPort, echoPort) = (FreePorts.Next(), FreePorts.Next());
         await using var client = await ClientProgram.StartAsync(
-            server.Url, [(webPort, $"127.0.0.1:{web.Port}"), (echoPort, $"127.0.0.1:{echo.Port}")], "-protocol", protocol);
+            server.Url, [(webPort, $"127.0.0.1:{web.Port}"), (echoPort, $"127.0.0.1:{echo.Port}")], "-protocol", protocol, "-drain-timeout", "60s");
         var ending = side == Side.Server ? server.Program : client.Program;
 
         var curl = Tools.RunAsync("curl", ["-sS", "--fail", $"http://127.0.0.1:{webPort}/slow"]);

@@ -30,6 +30,34 @@ public sealed class TlsTests : IDisposable
     }
 
     [Fact]
+    public async Task A_server_and_its_proxy_take_a_renewed_certificate_without_a_restart_and_no_damaged_one()
+    {
+        await Tools.EnsureInstalledAsync();
+        using var renewed = new TestCertificates();
+        using var folder = new TempDirectory();
+        var (certificate, key) = (folder.File("cert.pem"), folder.File("key.pem"));
+        File.Copy(_certificates.CertificateFile, certificate);
+        File.Copy(_certificates.KeyFile, key);
+        await using var server = await ServerProgram.StartAsync(["-tls-cert", certificate, "-tls-key", key, "-proxy", "0"]);
+        var proxy = "https://localhost:" + (await server.Program.Output.WaitForAsync("Proxy listening on ")).Split(':')[^1];
+        Assert.True(await AreTrustedAsync(_certificates));
+
+        File.Copy(renewed.KeyFile, key, overwrite: true);
+        File.Copy(renewed.CertificateFile, certificate, overwrite: true);
+        await Polling.UntilAsync(() => AreTrustedAsync(renewed));
+        await File.WriteAllTextAsync(certificate, "damaged");
+        await Polling.UntilAsync(async () =>
+        {
+            Assert.True(await AreTrustedAsync(renewed));
+            return server.Program.Output.CountOf("the former certificate stays") > 0;
+        });
+
+        async Task<bool> AreTrustedAsync(TestCertificates trusted) =>
+            (await Tools.TryRunAsync("curl", ["-sS", "--cacert", trusted.AuthorityFile, $"https://localhost:{server.Port}/health"])).ExitCode == 0
+            && (await Tools.TryRunAsync("curl", ["-sS", "-x", proxy, "--proxy-cacert", trusted.AuthorityFile, "http://nobody.invalid/"])).ExitCode == 0;
+    }
+
+    [Fact]
     public async Task A_virtual_hosted_site_that_speaks_TLS_answers_visitors_that_do_not()
     {
         // Who names another host gets another server: by the name in the handshake none at all, by the Host header an error.

@@ -52,10 +52,19 @@ internal sealed class YamuxPeer : IAsyncDisposable
     {
         await InstallAsync();
         var peer = new YamuxPeer(Start("node", script, peerRole == MuxRole.Dialer ? "dialer" : "acceptor"));
-        var port = int.Parse(await peer.ReadLineAsync(), CultureInfo.InvariantCulture);
         var socket = new Socket(SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
-        await socket.ConnectAsync(IPAddress.Loopback, port);
-        return (peer, new YamuxConnection(socket, peerRole == MuxRole.Dialer ? MuxRole.Acceptor : MuxRole.Dialer));
+        try
+        {
+            var port = int.Parse(await peer.ReadLineAsync(), CultureInfo.InvariantCulture);
+            await socket.ConnectAsync(IPAddress.Loopback, port);
+            return (peer, new YamuxConnection(socket, peerRole == MuxRole.Dialer ? MuxRole.Acceptor : MuxRole.Dialer));
+        }
+        catch
+        {
+            socket.Dispose();
+            await peer.DisposeAsync();
+            throw;
+        }
     }
 
     /// <summary>The next line of the peer's standard output.</summary>

@@ -203,8 +203,11 @@ public sealed class RoutingTests
 
         await pair.Host.WaitForSessionsAsync(2);
         Assert.Equal(port, Assert.Single((await pair.Host.GetStatusAsync()).Sessions.SelectMany(session => session.Forwards)).Port);
-        var connect = await pair.TryCurlAsync("-m", "1", "-w", "%{http_connect}", "https://gitlab.example.test/");
-        Assert.Equal("200", connect.StandardOutput);
+        using (var visitor = await pair.ConnectAsync())
+        {
+            await visitor.WriteAsync("CONNECT gitlab.example.test:443 HTTP/1.1\r\nHost: gitlab.example.test:443\r\n\r\n");
+            Assert.StartsWith("HTTP/1.1 200", await visitor.ReadUntilAsync("\r\n\r\n"), StringComparison.Ordinal);
+        }
 
         await peer.DisposeAsync();
         await pair.Host.WaitForSessionsAsync(1);
@@ -219,7 +222,9 @@ public sealed class RoutingTests
         await using var host = await TunnelHost.StartAsync(options =>
         {
             options.Proxy = new ProxyOptions();
-            options.ResumeWindow = TimeSpan.FromSeconds(3);
+
+            // Time for curl to start, even on a loaded machine.
+            options.ResumeWindow = TimeSpan.FromSeconds(10);
         });
         await using var link = FaultProxy.Start(host.Address.Port);
         await using var client = TunnelClient.Create(new TunnelClientOptions
@@ -239,6 +244,7 @@ public sealed class RoutingTests
         await link.CutAsync(ProxyCut.Reset);
         await host.Log.Lines.WaitForAsync("has lost its connection and waits");
         var waiting = Tools.RunAsync("curl", ["-sS", "-x", proxy, "http://api.test/"]);
+        await host.WaitForStatusAsync(status => status.Sessions is [{ IsConnected: false, Streams: 1 }]);
         link.RefusesConnections = false;
         Assert.StartsWith("site GET", (await waiting).StandardOutput, StringComparison.Ordinal);
 

@@ -30,8 +30,17 @@ internal sealed class Caddy : IAsyncDisposable
             {{sites}}
             """);
         var program = RunningProgram.Start(Tools.Find("caddy"), ["run", "--config", file, "--adapter", "caddyfile"], new Dictionary<string, string?> { ["HOME"] = folder.Path });
-        await program.Output.WaitForAsync("serving initial configuration");
-        return new Caddy(program, folder);
+        var caddy = new Caddy(program, folder);
+        try
+        {
+            await program.Output.WaitForAsync("serving initial configuration");
+            return caddy;
+        }
+        catch
+        {
+            await caddy.DisposeAsync();
+            throw;
+        }
     }
 
     public async ValueTask DisposeAsync()

@@ -45,11 +45,19 @@ internal sealed class Nginx : IAsyncDisposable
             }
             """);
         var program = RunningProgram.Start(Tools.Find("nginx"), ["-p", folder.Path, "-e", "stderr", "-c", configuration]);
-
-        // Its sockets listen before it says that it starts.
-        await program.Output.WaitForAsync("using the \"");
-        await program.Output.WaitForAsync("OS: ");
-        return new Nginx(program, folder, port);
+        var nginx = new Nginx(program, folder, port);
+        try
+        {
+            // Its sockets listen before it says that it starts.
+            await program.Output.WaitForAsync("using the \"");
+            await program.Output.WaitForAsync("OS: ");
+            return nginx;
+        }
+        catch
+        {
+            await nginx.DisposeAsync();
+            throw;
+        }
     }
 
     public async ValueTask DisposeAsync()

@@ -34,8 +34,16 @@ internal sealed partial class ServerProgram : IAsyncDisposable
     {
         var program = BuiltProgram.Start(
             ["server", "-host", "127.0.0.1", "-port", port.ToString(CultureInfo.InvariantCulture), "-log-level", "debug", .. options ?? []]);
-        var line = await program.Output.WaitForAsync("Listening on ");
-        return new ServerProgram(program, int.Parse(ListenedPort().Match(line).Groups[1].ValueSpan, CultureInfo.InvariantCulture));
+        try
+        {
+            var line = await program.Output.WaitForAsync("Listening on ");
+            return new ServerProgram(program, int.Parse(ListenedPort().Match(line).Groups[1].ValueSpan, CultureInfo.InvariantCulture));
+        }
+        catch
+        {
+            await program.DisposeAsync();
+            throw;
+        }
     }
 
     public ValueTask DisposeAsync() => Program.DisposeAsync();
@@ -61,8 +69,16 @@ internal sealed class ClientProgram : IAsyncDisposable
     public static async Task<ClientProgram> StartAsync(string server, (int Port, string Target)[] forwards, params string[] options)
     {
         var client = Start(server, forwards, options);
-        await client.WaitForForwardsAsync();
-        return client;
+        try
+        {
+            await client.WaitForForwardsAsync();
+            return client;
+        }
+        catch
+        {
+            await client.DisposeAsync();
+            throw;
+        }
     }
 
     /// <summary>Starts it with one forward and waits until that is up.</summary>

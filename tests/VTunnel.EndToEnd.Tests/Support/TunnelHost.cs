@@ -73,11 +73,14 @@ public sealed class TunnelHost : IAsyncDisposable
     }
 
     /// <summary>Waits until there are as many sessions.</summary>
-    public async Task WaitForSessionsAsync(int count)
+    public Task WaitForSessionsAsync(int count) => WaitForStatusAsync(status => status.Sessions.Count == count);
+
+    /// <summary>Waits until the sessions are like this.</summary>
+    public async Task WaitForStatusAsync(Func<TunnelServerProtocol.ServerStatus, bool> condition)
     {
         using var clock = new PeriodicTimer(TimeSpan.FromMilliseconds(20));
         using var deadline = new CancellationTokenSource(TestTimeouts.Step);
-        while ((await GetStatusAsync()).Sessions.Count != count)
+        while (!condition(await GetStatusAsync()))
             await clock.WaitForNextTickAsync(deadline.Token);
     }
 

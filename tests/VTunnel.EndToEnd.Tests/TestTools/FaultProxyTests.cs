@@ -1,4 +1,5 @@
 using System.Net.Sockets;
+using Microsoft.Extensions.Time.Testing;
 using VTunnel.Testing;
 using VTunnel.Testing.Network;
 
@@ -92,14 +93,28 @@ public sealed class FaultProxyTests : IAsyncLifetime
     [Fact]
     public async Task Delay_costs_time_but_no_rate()
     {
+        const int Length = 4_000_000;
         var delay = TimeSpan.FromMilliseconds(200);
-        _proxy.Delay(ProxyDirection.ToTarget, delay);
-        using var client = await Payload.ConnectAsync(_proxy.Port);
-        var started = TimeProvider.System.GetTimestamp();
-        await Payload.EchoAsync(client.GetStream(), 8_000_000).WaitAsync(TestTimeouts.Step);
+        var time = new FakeTimeProvider();
+        await using var proxy = FaultProxy.Start(_echo.Port, time);
+        proxy.Delay(ProxyDirection.ToTarget, delay);
+        using var client = await Payload.ConnectAsync(proxy.Port);
+        var echoing = Payload.EchoAsync(client.GetStream(), Length);
+        using var clock = new PeriodicTimer(TimeSpan.FromMilliseconds(20));
+        using var deadline = new CancellationTokenSource(TestTimeouts.Step);
 
-        // One chunk after the other would take a hundred times as long.
-        Assert.InRange(TimeProvider.System.GetElapsedTime(started), delay, delay * 50);
+        // One chunk does not wait for the other: all are on their way before the first has arrived.
+        while (proxy.BytesTaken(ProxyDirection.ToTarget) < Length)
+            await clock.WaitForNextTickAsync(deadline.Token);
+        time.Advance(delay - TimeSpan.FromMilliseconds(1));
+        Assert.Equal(0, proxy.BytesForwarded(ProxyDirection.ToTarget));
+        while (!echoing.IsCompleted)
+        {
+            time.Advance(delay);
+            await clock.WaitForNextTickAsync(deadline.Token);
+        }
+
+        await echoing;
     }
 
     [Fact]

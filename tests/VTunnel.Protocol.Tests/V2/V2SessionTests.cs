@@ -332,62 +332,6 @@ public sealed class V2SessionTests : IDisposable
         Assert.Equal(1, Frames.References(bytes.Chunk));
     }
 
-    [Theory]
-    [InlineData(100)]
-    [InlineData(60_000)]
-    public void A_data_frame_costs_no_allocation(int size)
-    {
-        Start();
-        var ids = new[] { _acceptor.Open(Request), _acceptor.Open(Request), _acceptor.Open(Request) };
-        Run();
-        Happened(_dialer);
-        Array.ForEach(ids, _dialer.Accept);
-        Run();
-        Happened(_acceptor);
-
-        Round(500);
-        // The pool is shared with whatever runs beside this test, which can only add: the least of some rounds counts.
-        var least = double.MaxValue;
-        for (var i = 0; i < 10 && least > 0; i++)
-        {
-            var before = GC.GetAllocatedBytesForCurrentThread();
-            var frames = Round(1000);
-            Assert.Equal(1000, frames);
-            least = Math.Min(least, (GC.GetAllocatedBytesForCurrentThread() - before) / (double)frames);
-        }
-
-        Assert.True(least < 1, $"{least} bytes a frame");
-
-        int Round(int count)
-        {
-            var sent = 0;
-            for (var i = 0; i < count; i++)
-            {
-                var id = ids[i % ids.Length];
-                if (_acceptor.SendAllowance(id) >= size)
-                {
-                    _acceptor.Send(id, new ByteSlice(ByteChunk.Rent(), ByteChunk.Headroom, size));
-                    sent++;
-                }
-
-                Run();
-                while (_dialer.TryTakeEvent(out var e))
-                {
-                    if (e.Kind != StreamEventKind.Data)
-                        continue;
-                    e.Payload.Release();
-                    _dialer.Consumed(e.StreamId, e.Payload.Length);
-                }
-
-                while (_acceptor.TryTakeEvent(out _))
-                {
-                }
-            }
-
-            return sent;
-        }
-    }
-
     [Fact]
     public void Opening_accepting_and_ending_thousands_of_streams_leaves_nothing_behind()
     {

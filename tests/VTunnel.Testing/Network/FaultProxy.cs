@@ -72,6 +72,9 @@ public sealed class FaultProxy : IAsyncDisposable
     /// <summary>Bytes that went this way, over all connections.</summary>
     public long BytesForwarded(ProxyDirection direction) => Interlocked.Read(ref _ways[(int)direction].Forwarded);
 
+    /// <summary>Bytes that came to be forwarded this way, over all connections, those included that are held up.</summary>
+    public long BytesTaken(ProxyDirection direction) => Interlocked.Read(ref _ways[(int)direction].Taken);
+
     /// <summary>Ends all connections that there are, and returns when both sides of each have been told.</summary>
     public Task CutAsync(ProxyCut cut) => Task.WhenAll(_connections.Keys.Select(connection => connection.CutAsync(cut)));
 
@@ -178,6 +181,7 @@ public sealed class FaultProxy : IAsyncDisposable
     private sealed class Way
     {
         public long Forwarded;
+        public long Taken;
         public long LeftUntilCut;
         public ProxyCut? Cut;
 
@@ -289,6 +293,7 @@ public sealed class FaultProxy : IAsyncDisposable
             {
                 await PassAsync().ConfigureAwait(false);
                 var count = await from.ReceiveAsync(buffer, SocketFlags.None, _cutting.Token).ConfigureAwait(false);
+                Interlocked.Add(ref way.Taken, count);
                 if (!await SendAsync(way, to, buffer.AsMemory(0, count)).ConfigureAwait(false))
                     return;
             }
@@ -310,6 +315,7 @@ public sealed class FaultProxy : IAsyncDisposable
                     {
                         count = await from.ReceiveAsync(buffer, SocketFlags.None, _cutting.Token).ConfigureAwait(false);
                         await underWay.Writer.WriteAsync((proxy._time.GetTimestamp(), buffer[..count]), _cutting.Token).ConfigureAwait(false);
+                        Interlocked.Add(ref way.Taken, count);
                     }
                     while (count > 0);
                     underWay.Writer.Complete();

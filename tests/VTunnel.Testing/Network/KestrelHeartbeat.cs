@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using Microsoft.AspNetCore.Connections;
 using Microsoft.AspNetCore.Connections.Features;
 
@@ -9,12 +10,12 @@ namespace VTunnel.Testing.Network;
 /// </summary>
 public sealed class KestrelHeartbeat
 {
-    private Action? _beats;
+    private Action<object>? _beats;
 
     /// <summary>Makes the connections of an endpoint tell.</summary>
     public void Watch(IConnectionBuilder endpoint) => endpoint.Use(next => connection =>
     {
-        connection.Features.Get<IConnectionHeartbeatFeature>()!.OnHeartbeat(_ => _beats?.Invoke(), connection);
+        connection.Features.Get<IConnectionHeartbeatFeature>()!.OnHeartbeat(state => _beats?.Invoke(state), connection);
         return next(connection);
     });
 
@@ -25,9 +26,10 @@ public sealed class KestrelHeartbeat
     public async Task WaitAsync(int count)
     {
         var done = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-        Action beat = () =>
+        var seen = new ConcurrentDictionary<object, int>();
+        Action<object> beat = connection =>
         {
-            if (Interlocked.Decrement(ref count) == 0)
+            if (seen.AddOrUpdate(connection, 1, (_, times) => times + 1) >= count)
                 done.TrySetResult();
         };
         Interlocked.Exchange(ref _beats, beat);

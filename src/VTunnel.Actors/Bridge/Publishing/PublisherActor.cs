@@ -197,7 +197,7 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
     private void OnIncoming(ControlProtocol.Incoming incoming)
     {
         // The relay is not to be trusted with the publisher's memory.
-        if (_isStopping || _handshakes >= Options.MaxHandshakes || _sessions.Count >= Options.MaxSessions)
+        if (_isStopping || _handshakes >= Options.MaxHandshakes)
         {
             Logger.ConsumerRejected(incoming.Remote, _isStopping ? "the publisher is stopping" : "there are too many at a time");
             return;
@@ -273,6 +273,16 @@ internal sealed class PublisherActor : UntypedActor, IWithTimers
                 Refuse(arrived, new LinkRefusal(LinkRefusalCode.NotAdmitted, reason));
             else
                 known.Key.Tell(new SessionProtocol.AttachCarrier(arrived.Carrier, arrived.Hello));
+            return;
+        }
+
+        // Only now: who resumes has a session already.
+        if (_sessions.Count >= Options.MaxSessions)
+        {
+            var full = $"the publisher is at its limit of {Options.MaxSessions} sessions";
+            Logger.ConsumerRejected(arrived.Remote, full);
+            Audit(new AuditRecord(Now, "refused", user!.Name, Detail: $"{arrived.Remote}: {full}"));
+            Refuse(arrived, new LinkRefusal(LinkRefusalCode.Unavailable, full));
             return;
         }
 

@@ -108,7 +108,7 @@ internal sealed class RelayActor : UntypedActor, IWithTimers
         switch (message)
         {
             case RelayProtocol.IForPublisher about:
-                Child(about).Forward(message);
+                OnAbout(about);
                 break;
             case Refresh:
                 OnRefresh();
@@ -122,13 +122,35 @@ internal sealed class RelayActor : UntypedActor, IWithTimers
         }
     }
 
-    private IActorRef Child(RelayProtocol.IForPublisher about)
+    private void OnAbout(RelayProtocol.IForPublisher about)
     {
         var child = Context.Child(about.Publisher);
         if (!child.IsNobody() || about is not (RelayProtocol.PublisherArrived or RelayProtocol.ConsumerArrived))
-            return child.IsNobody() ? Context.System.DeadLetters : child;
+        {
+            (child.IsNobody() ? Context.System.DeadLetters : child).Forward(about);
+            return;
+        }
+
         var name = about is RelayProtocol.PublisherArrived arrived ? arrived.Name : ((RelayProtocol.ConsumerArrived)about).Name;
-        return Context.ActorOf(RelayedPublisherActor.Props(about.Publisher, name, _options, _logger), about.Publisher);
+        child = Context.ActorOf(RelayedPublisherActor.Props(about.Publisher, name, _options, _logger), about.Publisher);
+        child.Forward(about);
+
+        // Whoever was removed after it was admitted, and before it came here, has been missed by the look at all.
+        if (IsRemoved(about.Publisher))
+            child.Tell(RelayProtocol.Removed.Instance);
+    }
+
+    private bool IsRemoved(string publisher)
+    {
+        try
+        {
+            return _store.Find(publisher) is null;
+        }
+        catch (BridgeException e)
+        {
+            _logger.BridgeStateUnreadable(e.Message);
+            return false;
+        }
     }
 
     /// <summary>Others change the state, too: whoever was removed is cut off at once.</summary>

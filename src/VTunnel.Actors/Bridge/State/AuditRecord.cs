@@ -50,6 +50,9 @@ internal static class AuditTable
     /// <summary>The longest text that is kept; what peers call themselves must not fill the disk.</summary>
     private const int MaxText = 300;
 
+    /// <summary>The kinds whose detail is written here and not by peers, and is kept whole: all that a user may from then on.</summary>
+    private static readonly string[] Changes = ["created", "changed"];
+
     public const string Schema =
         """
         CREATE TABLE audit (
@@ -78,7 +81,7 @@ internal static class AuditTable
                 ("$kind", record.Kind),
                 ("$user", Cut(record.User)),
                 ("$target", Cut(record.Target)),
-                ("$detail", Cut(record.Detail)),
+                ("$detail", Changes.Contains(record.Kind) ? record.Detail : Cut(record.Detail)),
                 ("$ms", record.Duration is { } duration ? (long)duration.TotalMilliseconds : null),
                 ("$in", record.BytesIn),
                 ("$out", record.BytesOut));
@@ -124,12 +127,12 @@ internal static class AuditTable
         ("$count", count));
 
     /// <summary>The newest records that fit, oldest first.</summary>
-    public static List<AuditRecord> Read(SqliteFile.Database database, string? user, DateTimeOffset? since, int limit)
+    public static List<AuditRecord> Read(SqliteFile.Database database, string? user, DateTimeOffset? since, int limit, bool isBeginning = false)
     {
         var records = database.Query(
             """
             SELECT time, kind, user, target, detail, milliseconds, bytes_in, bytes_out FROM audit
-            WHERE ($user IS NULL OR user = $user) AND ($since IS NULL OR time >= $since) ORDER BY id DESC LIMIT $limit
+            WHERE ($user IS NULL OR user = $user OR ($beginning AND substr(user, 1, length($user)) = $user)) AND ($since IS NULL OR time >= $since) ORDER BY id DESC LIMIT $limit
             """,
             row => new AuditRecord(
                 Time(row.GetString(0)),
@@ -141,6 +144,7 @@ internal static class AuditTable
                 row.IsDBNull(6) ? null : row.GetInt64(6),
                 row.IsDBNull(7) ? null : row.GetInt64(7)),
             ("$user", user),
+            ("$beginning", isBeginning ? 1 : 0),
             ("$since", since is { } from ? Text(from) : null),
             ("$limit", limit));
         records.Reverse();

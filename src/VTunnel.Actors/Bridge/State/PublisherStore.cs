@@ -310,10 +310,11 @@ public sealed class PublisherStore : IDisposable
                 ("$port", grant.Port));
         }
 
+        var app = Apps(database).Single(app => app.Name == name);
+        AuditTable.Add(database, [new AuditRecord(now, "changed", null, Detail: $"application {name} was {kind}: {(app.Maps.Count == 0 ? "nothing" : string.Join(", ", app.Maps))}")]);
         foreach (var user in Users(database, null).Where(user => user.Apps.Contains(name)))
-            Check(user);
-        AuditTable.Add(database, [new AuditRecord(now, "changed", null, Detail: $"application {name} was {kind}")]);
-        return Apps(database).Single(app => app.Name == name);
+            Changed(database, user.Name, "changed", now);
+        return app;
     }
 
     /// <summary>Two targets cannot share a local port, and the list must fit into a message.</summary>

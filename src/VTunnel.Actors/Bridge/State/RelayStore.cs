@@ -242,7 +242,7 @@ public sealed class RelayStore : IDisposable
 
     /// <summary>The newest records that fit, oldest first.</summary>
     public IReadOnlyList<AuditRecord> ReadAudit(string? publisher, DateTimeOffset? since, int limit) =>
-        _file.Read(database => AuditTable.Read(database, publisher, since, limit));
+        _file.Read(database => AuditTable.Read(database, publisher, since, limit, isBeginning: true));
 
     /// <summary>For tests: the file may not grow from now on, as on a full disk.</summary>
     internal void LimitPages() => _file.Read(database => database.Scalar<long>("PRAGMA max_page_count = 1"));

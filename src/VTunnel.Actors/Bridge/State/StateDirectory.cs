@@ -246,6 +246,19 @@ public sealed class StateDirectory
 
     private string JoiningKey(string code) => System.IO.Path.Combine(_path, "joining", InvitationCode.Hash(code)[..ShortRoleLength] + ".pem");
 
+    /// <summary>
+    /// The publisher's key in a folder that is no context, because its <c>context.json</c> is gone or was not restored; null if there is
+    /// no such folder. Bundles are made for that key: it must not be replaced.
+    /// </summary>
+    public PublisherIdentity? FindKeyWithoutContext(string name)
+    {
+        if (HasContext(name) || !StateFiles.Exists(Folder(name)))
+            return null;
+        return StateFiles.Exists(System.IO.Path.Combine(Folder(name), PublisherPem))
+            ? ReadKey(name)
+            : throw new BridgeException(BridgeError.Invalid, $"{Folder(name)} is in the way, which is no whole context; restore its files from a copy, remove it, or choose another name");
+    }
+
     /// <summary>Makes a publisher's context, and makes it the current one if there is none: what is set up beside an identity must not take its place.</summary>
     public void CreatePublisher(string name, BridgeContext context, PublisherIdentity identity)
     {
@@ -265,22 +278,25 @@ public sealed class StateDirectory
     /// <summary>A publisher's key.</summary>
     public PublisherIdentity LoadPublisher(string name)
     {
+        var identity = ReadKey(name);
+        if (identity.Fingerprint == Load(name).Publisher)
+            return identity;
+        identity.Dispose();
+        throw new BridgeException(BridgeError.Damaged, $"{System.IO.Path.Combine(Folder(name), PublisherPem)} is the key of another publisher than {ContextFile} beside it");
+    }
+
+    private PublisherIdentity ReadKey(string name)
+    {
         var path = System.IO.Path.Combine(Folder(name), PublisherPem);
         var pem = StateFiles.TryRead(path) ?? throw new BridgeException(BridgeError.Damaged, $"{path} is missing: restore it from a copy; to join again makes another key, and every user needs a new bundle then");
-        PublisherIdentity identity;
         try
         {
-            identity = PublisherIdentity.FromPem(Encoding.UTF8.GetString(pem));
+            return PublisherIdentity.FromPem(Encoding.UTF8.GetString(pem));
         }
         catch (CryptographicException e)
         {
             throw new BridgeException(BridgeError.Damaged, $"{path} is damaged: {e.Message.TrimEnd('.')}; restore it from a copy; to join again makes another key, and every user needs a new bundle then", e);
         }
-
-        if (identity.Fingerprint == Load(name).Publisher)
-            return identity;
-        identity.Dispose();
-        throw new BridgeException(BridgeError.Damaged, $"{path} is the key of another publisher than {ContextFile} beside it");
     }
 
     /// <summary>A publisher's users.</summary>

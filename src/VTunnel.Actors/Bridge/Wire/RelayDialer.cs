@@ -65,7 +65,7 @@ public sealed class RelayDialer : IDisposable
             {
                 ConnectTimeout = timeout,
                 ConnectCallback = SocketSettings.ConnectAsync,
-                SslOptions = new TlsTrust(new TlsTrustOptions { CertificateAuthorityFile = relay.AuthorityFile }, "vtunnel join --ca", TimeProvider.System).CreateSharedOptions("relay"),
+                SslOptions = new TlsTrust(new TlsTrustOptions { CertificateAuthorityFile = relay.AuthorityFile }, "vtunnel join --ca FILE, and for users a new bundle of that publisher", TimeProvider.System).CreateSharedOptions("relay"),
                 UseCookies = false,
                 AllowAutoRedirect = false,
             });

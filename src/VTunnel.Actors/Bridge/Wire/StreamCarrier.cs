@@ -4,6 +4,7 @@ using System.Net.WebSockets;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using VTunnel.Carriers;
+using VTunnel.Protocol.Errors;
 using VTunnel.Protocol.Link;
 
 namespace VTunnel.Bridge.Wire;
@@ -66,7 +67,7 @@ public sealed class StreamCarrier : ICarrier
                 if (length == 0)
                     return new ValueWebSocketReceiveResult(0, WebSocketMessageType.Close, true);
                 if (length > LinkRecord.MaxBytes)
-                    throw new IOException($"a message of {length} bytes was announced; {LinkRecord.MaxBytes} is the limit");
+                    throw new SessionProtocolException(SessionError.MessageTooLarge, $"the peer announced a message of {length} bytes; {LinkRecord.MaxBytes} is the limit");
                 _messageLeft = (int)length;
             }
 

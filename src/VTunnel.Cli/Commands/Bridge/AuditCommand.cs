@@ -7,13 +7,15 @@ namespace VTunnel.Cli.Commands.Bridge;
 /// <summary><c>vtunnel audit</c>.</summary>
 internal static class AuditCommand
 {
-    private static readonly OptionSpec User = new("user", "NAME", "Of this user only; at a relay, the publisher's fingerprint.") { CommandLineOnly = true };
+    private static readonly OptionSpec User = new("user", "NAME", "Of this user only; at a relay, the publisher's fingerprint or the beginning of it.") { CommandLineOnly = true };
     private static readonly OptionSpec Since = new("since", "DURATION", "Not older than this: 1h, 7d.") { CommandLineOnly = true };
     private static readonly OptionSpec Limit = new("limit", "N", "How many, the newest.") { CommandLineOnly = true, Default = "1000" };
 
+    private static readonly OptionSpec Relay = new("relay", null, "The relay's, where a publisher is set up in the same directory.") { CommandLineOnly = true };
+
     public static readonly CommandSpec Spec = new("audit", "Show what happened at this publisher or relay.")
     {
-        Options = [User, Since, Limit, BridgeCli.Json, BridgeCli.Context, BridgeCli.StateDir],
+        Options = [User, Since, Limit, Relay, BridgeCli.Json, BridgeCli.Context, BridgeCli.StateDir],
         Examples = [new("", "vtunnel audit --user alice --since 1h")],
         Run = RunAsync,
     };
@@ -29,8 +31,8 @@ internal static class AuditCommand
         {
             var state = BridgeCli.State(settings);
             var from = TimeProvider.System.GetUtcNow() - since;
-            var isRelay = settings.SourceOf(BridgeCli.Context) is null && state.HasRelay
-                && !state.ContextNames.Any(name => state.Load(name).Kind == ContextKind.Publisher);
+            var isRelay = settings.Switch(Relay) || (settings.SourceOf(BridgeCli.Context) is null && state.HasRelay
+                && !state.ContextNames.Any(name => state.Load(name).Kind == ContextKind.Publisher));
             IReadOnlyList<AuditRecord> records;
             if (isRelay)
             {

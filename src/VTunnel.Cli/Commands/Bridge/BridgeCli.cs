@@ -16,6 +16,11 @@ namespace VTunnel.Cli.Commands.Bridge;
 /// <summary>What the commands of the bridge have in common.</summary>
 internal static class BridgeCli
 {
+    private const int MaxDays = 36_500;
+
+    /// <summary>Half of what a relay lets pass without a byte: beyond, it would cut sessions that only have nothing to say.</summary>
+    private static readonly TimeSpan MaxPingInterval = TimeSpan.FromSeconds(60);
+
     public static readonly OptionSpec StateDir = new("state-dir", "DIR", "Where identities, users and keys are kept; XDG_STATE_HOME moves the default.") { Default = "~/.local/state/vtunnel" };
     public static readonly OptionSpec Quiet = new("quiet", null, "Print the value alone, for scripts.") { CommandLineOnly = true };
     public static readonly OptionSpec Json = new("json", null, "Print JSON, for scripts.") { CommandLineOnly = true };
@@ -23,7 +28,7 @@ internal static class BridgeCli
     public static readonly OptionSpec ReconnectMin = new("reconnect-min", "DURATION", "The first wait before connecting again; it doubles with every failure, and up to half of it is added at random.") { Default = "2s" };
     public static readonly OptionSpec ReconnectMax = new("reconnect-max", "DURATION", "The longest wait before connecting again.") { Default = "30s" };
 
-    public static readonly OptionSpec PingInterval = new("ping-interval", "DURATION", "Silence after which the far end is asked for a sign of life; after twice as long the connection is given up.") { Default = "10s" };
+    public static readonly OptionSpec PingInterval = new("ping-interval", "DURATION", "Silence after which the far end is asked for a sign of life; after twice as long the connection is given up. 100ms to 1m.") { Default = "10s" };
 
     /// <exception cref="BridgeException">The directory is there and cannot be looked into.</exception>
     public static StateDirectory State(SettingsReader settings)
@@ -216,15 +221,15 @@ internal static class BridgeCli
     public static bool LongDuration(string text, out TimeSpan value, [NotNullWhen(false)] out string? problem)
     {
         problem = null;
-        if (text.EndsWith('d') && double.TryParse(text.AsSpan(0, text.Length - 1), NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var days) && days is > 0 and < 36_500)
+        if (text.EndsWith('d') && double.TryParse(text.AsSpan(0, text.Length - 1), NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var days) && days is > 0 and < MaxDays)
         {
             value = TimeSpan.FromDays(days);
             return true;
         }
 
-        if (DurationText.TryParse(text, out value) && value > TimeSpan.Zero)
+        if (DurationText.TryParse(text, out value) && value > TimeSpan.Zero && value.TotalDays < MaxDays)
             return true;
-        problem = "a duration is a number above 0 with a unit, such as 300ms, 90m, 12h or 30d";
+        problem = $"a duration is a number above 0 with a unit, such as 300ms, 90m, 12h or 30d, and less than {MaxDays}d";
         return false;
     }
 
@@ -238,8 +243,8 @@ internal static class BridgeCli
         else if (maximum < minimum || maximum > TimeSpan.FromDays(1))
             settings.Fault(ReconnectMax, DurationText.Format(maximum), $"the longest wait is at least the first one ({DurationText.Format(minimum)}) and at most 24h");
         var ping = settings.One(PingInterval, ValueParsers.Duration, defaults.KeepAliveInterval);
-        if (ping < TimeSpan.FromMilliseconds(100) || ping > TimeSpan.FromDays(1))
-            settings.Fault(PingInterval, DurationText.Format(ping), "at least 100ms and at most 24h");
+        if (ping < TimeSpan.FromMilliseconds(100) || ping > MaxPingInterval)
+            settings.Fault(PingInterval, DurationText.Format(ping), $"at least 100ms and at most {DurationText.Format(MaxPingInterval)}: a relay cuts what says nothing for two minutes");
         return new BridgeSessionOptions { ReconnectMin = minimum, ReconnectMax = maximum, KeepAliveInterval = ping };
     }
 

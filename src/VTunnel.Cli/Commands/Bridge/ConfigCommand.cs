@@ -1,5 +1,6 @@
 using VTunnel.Bridge;
 using VTunnel.Bridge.State;
+using VTunnel.Cli.Hosting;
 using VTunnel.Cli.Settings;
 using VTunnel.Cli.Syntax;
 
@@ -128,17 +129,28 @@ internal static class ConfigCommand
         });
     }
 
-    private static Task<int> RunRename(SettingsReader settings) => BridgeCli.Run(settings, () =>
+    private static Task<int> RunRename(SettingsReader settings) => BridgeCli.RunAsync(settings, async () =>
     {
-        BridgeCli.State(settings).RenameContext(settings.Arguments[0], settings.Arguments[1]);
+        var state = BridgeCli.State(settings);
+        await RequireStoppedAsync(state, settings.Arguments[0]);
+        state.RenameContext(settings.Arguments[0], settings.Arguments[1]);
         return BridgeCli.Tell(settings, settings.Arguments[1], $"'{settings.Arguments[0]}' is called '{settings.Arguments[1]}' from now on.");
     });
 
-    private static Task<int> RunDelete(SettingsReader settings) => BridgeCli.Run(settings, () =>
+    private static Task<int> RunDelete(SettingsReader settings) => BridgeCli.RunAsync(settings, async () =>
     {
-        BridgeCli.State(settings).DeleteContext(settings.Arguments[0]);
+        var state = BridgeCli.State(settings);
+        await RequireStoppedAsync(state, settings.Arguments[0]);
+        state.DeleteContext(settings.Arguments[0]);
         return BridgeCli.Tell(settings, settings.Arguments[0], $"'{settings.Arguments[0]}' is deleted with its keys.");
     });
+
+    /// <summary>A process would go on under the former name, beside one that is started under the new one.</summary>
+    private static async Task RequireStoppedAsync(StateDirectory state, string name)
+    {
+        if (state.HasContext(name) && await ControlSocket.CanConnectAsync(state.SocketPath(name)))
+            throw new BridgeException(BridgeError.Invalid, $"'{name}' is in use by a running '{(state.Load(name).Kind == ContextKind.Publisher ? "vtunnel serve" : "vtunnel connect")}'; end that first");
+    }
 
     private static Task<int> RunView(SettingsReader settings) => BridgeCli.Run(settings, () =>
     {

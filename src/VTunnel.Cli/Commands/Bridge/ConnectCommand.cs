@@ -115,8 +115,6 @@ internal static partial class ConnectCommand
     private static string Import(StateDirectory state, string path, string? passphrase, string? name)
     {
         var bundle = ReadBundle(path);
-        if (bundle.Manifest.Expires <= TimeProvider.System.GetUtcNow())
-            throw new BridgeException(BridgeError.Invalid, $"{path}: user '{bundle.Manifest.User}' expired at {BridgeCli.Time(bundle.Manifest.Expires.Value)}; ask the publisher to extend it");
         try
         {
             return state.Import(bundle, passphrase, name).Name;

@@ -62,7 +62,8 @@ internal static class JoinCommand
     private static async Task<int> JoinAsync(SettingsReader settings, StateDirectory state, string context, Uri url, string name, string? authorityFile)
     {
         var code = settings.Arguments[1];
-        using var identity = state.BeginJoin(code);
+        var found = state.FindKeyWithoutContext(context);
+        using var identity = found ?? state.BeginJoin(code);
         string relayId;
         try
         {
@@ -87,6 +88,7 @@ internal static class JoinCommand
             [
                 $"This machine is enrolled at {url} as '{OneLine.Of(name)}'.",
                 $"Its fingerprint is {identity.Fingerprint}; users' bundles carry it.",
+                .. found is null ? (string[])[] : [$"The key is the one that was in {state.Path} for context '{context}'."],
                 .. named.Length == 0 ? (string[])[] : [StaysCurrent(settings, state, context)],
                 $"Next, add a user:     {BridgeCli.Command(settings, $"create user alice -m 5432:5432{named}")}",
                 $"Then publish:         {BridgeCli.Command(settings, $"serve{named}")}",

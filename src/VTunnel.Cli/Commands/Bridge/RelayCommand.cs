@@ -268,7 +268,7 @@ internal static partial class RelayCommand
             var state = BridgeCli.State(settings);
             using var store = RelayStore.Open(state.Path);
             using var interrupts = new Interrupts();
-            var builder = Kestrel.CreateBuilder(address, port, handshake, reloaded: certificate);
+            var builder = Kestrel.CreateBuilder(address, port, handshake, certificate);
             builder.WebHost.ConfigureKestrel(kestrel =>
             {
                 // One that was admitted is upgraded, and an upgraded one does not count here: these are the strangers.

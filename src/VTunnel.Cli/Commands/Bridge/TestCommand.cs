@@ -23,7 +23,7 @@ internal static class TestCommand
 {
     public static readonly CommandSpec Spec = new("test", "Find out step by step what works: name, TCP, TLS, relay, publisher, each granted target.")
     {
-        Details = "The exit code is 0 if every step works, else 9.",
+        Details = "Where the environment names a proxy for the relay, it is named in place of the first three. The exit code is 0 if every step works, else 9.",
         Options = [BridgeCli.Context, BridgeCli.StateDir],
         Examples = [new("", "vtunnel test")],
         Run = RunAsync,
@@ -43,7 +43,8 @@ internal static class TestCommand
             throw new BridgeException(BridgeError.Invalid, $"{state.Path} is a relay's state, and this is for publishers and consumers; 'vtunnel status' and 'vtunnel relay list' say how the relay is");
         var name = named ?? (state.CurrentContext is { } current && state.ContextNames.Contains(current) ? current
             : state.ContextNames is [var only] ? only
-            : state.Resolve(ContextKind.Consumer, null));
+            : state.ContextNames.Count == 0 ? state.Resolve(ContextKind.Consumer, null)
+            : throw new BridgeException(BridgeError.Invalid, $"there are several: {string.Join(", ", state.ContextNames)}; choose one with {BridgeCli.Context.LongName} NAME, or with 'vtunnel config use-context NAME'"));
         var context = state.Load(name);
         try
         {
@@ -88,6 +89,22 @@ internal static class TestCommand
 
     private static async Task TestRelayAsync(StateDirectory state, string name, BridgeContext context)
     {
+        if (ProxyFor(context.Relay) is { } proxy)
+            Passed("proxy", $"{proxy.Host}:{proxy.Port} is asked to connect to {context.Relay.IdnHost}:{context.Relay.Port}, as https_proxy or http_proxy says");
+        else
+            await TestWayAsync(context);
+        await TestAdmissionAsync(state, name, context);
+    }
+
+    /// <summary>The proxy by which the relay is dialled, as the environment says.</summary>
+    private static Uri? ProxyFor(Uri relay)
+    {
+        var url = new UriBuilder(relay) { Scheme = relay.Scheme is "wss" or "https" ? Uri.UriSchemeHttps : Uri.UriSchemeHttp }.Uri;
+        return HttpClient.DefaultProxy.IsBypassed(url) ? null : HttpClient.DefaultProxy.GetProxy(url);
+    }
+
+    private static async Task TestWayAsync(BridgeContext context)
+    {
         var host = context.Relay.IdnHost;
         var place = $"{host}:{context.Relay.Port}";
         IPAddress[] addresses = [];
@@ -118,7 +135,10 @@ internal static class TestCommand
                 return $"{tls.SslProtocol}, {tls.RemoteCertificate?.Subject}";
             });
         }
+    }
 
+    private static async Task TestAdmissionAsync(StateDirectory state, string name, BridgeContext context)
+    {
         using var certificate = context.Kind == ContextKind.Publisher ? null : state.LoadUser(name);
         using var identity = context.Kind == ContextKind.Publisher ? state.LoadPublisher(name) : null;
         using var dialer = new RelayDialer(
