@@ -24,6 +24,8 @@ internal static class Loads
     /// <summary>What goes before every window, for windows of all layers to open.</summary>
     public static readonly TimeSpan Ramp = TimeSpan.FromMilliseconds(120);
 
+    private const int MaxWindows = 40;
+
     /// <summary>Moves bytes over some streams at once and measures a window of it, while <paramref name="meanwhile"/> runs if it is given; it can ask how many bytes have arrived so far.</summary>
     public static BulkSample Bulk(
         Candidate candidate, LoadTarget target, Direction direction, int streams, TimeSpan window, TimeSpan? ramp = null, Action<Func<long>>? meanwhile = null)
@@ -41,10 +43,18 @@ internal static class Loads
             var bytesBefore = Array.ConvertAll(bulk, stream => stream.Received);
             var cpuBefore = candidate.CpuTime();
             var started = Stopwatch.GetTimestamp();
-            if (meanwhile is null)
-                Pause(window, bulk, what);
-            else
+            if (meanwhile is not null)
+            {
                 meanwhile(() => bulk.Sum(stream => stream.Received));
+            }
+            else
+            {
+                // A window that a busy machine leaves empty is made longer, rather than taken for a tunnel that moves nothing.
+                var before = bytesBefore.Sum();
+                for (var windows = 0; windows < MaxWindows && (windows == 0 || bulk.Sum(stream => stream.Received) == before); windows++)
+                    Pause(window, bulk, what);
+            }
+
             var elapsed = Stopwatch.GetElapsedTime(started).TotalSeconds;
             var cpu = (candidate.CpuTime() - cpuBefore).TotalSeconds;
             var perStream = bulk.Select((stream, i) => stream.Received - bytesBefore[i]).ToArray();

@@ -9,6 +9,7 @@ using VTunnel.Protocol.Multiplexing;
 using VTunnel.Routing;
 using VTunnel.Sessions;
 using VTunnel.Stages;
+using VTunnel.Supervision;
 using VTunnel.Testing;
 
 namespace VTunnel.Actors.Tests.Sessions;
@@ -138,6 +139,10 @@ public sealed class ClientSessionActorTests : VirtualTimeKit
     [Fact]
     public async Task An_id_that_comes_back_at_once_is_another_stream()
     {
+        // What comes to a stream that is just being cancelled is for this one to close, as it is below every root of the engine.
+        var ready = CreateTestProbe();
+        Sys.ActorOf(OrphanActor.Props()).Tell(new Identify(null), ready);
+        ready.ExpectMsg<ActorIdentity>();
         var session = Start(null, Rule(9000));
         session.Tell(new PumpEvents.StreamRequested(Key(7, 1), new StreamRequest(9000)));
         var first = _dialer.Next();

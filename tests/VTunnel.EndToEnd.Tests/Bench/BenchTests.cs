@@ -34,7 +34,7 @@ public sealed class BenchTests
         await Tools.EnsureInstalledAsync();
         using var folder = new TempDirectory();
         var json = folder.File("result.json");
-        var run = await RunAsync("tunnel", "--program", BuiltProgram.File, "--scenario", "bridge", "--protocol", "v2", "--rounds", "1", "--seconds", "0.2", "--json", json);
+        var run = await RunAsync("tunnel", "--program", BuiltProgram.File, "--scenario", "bridge", "--protocol", "v2", "--rounds", "1", "--seconds", "0.1", "--json", json);
 
         Assert.True(run.ExitCode == 0, run.StandardOutput + run.StandardError);
         var result = JsonSerializer.Deserialize(File.ReadAllText(json), BenchJson.Default.BenchResult)!;
@@ -50,7 +50,7 @@ public sealed class BenchTests
         using var folder = new TempDirectory();
         var json = folder.File("result.json");
         var run = await RunAsync(
-            "tunnel", "--program", BuiltProgram.File, "--scenario", "throughput,latency", "--protocol", "v2", "--streams", "1", "--rounds", "2", "--seconds", "0.2", "--json", json);
+            "tunnel", "--program", BuiltProgram.File, "--scenario", "throughput,latency", "--protocol", "v2", "--streams", "1", "--rounds", "2", "--seconds", "0.05", "--json", json);
 
         Assert.True(run.ExitCode == 0, run.StandardOutput + run.StandardError);
         Assert.Contains("pull-1: rate, MB/s", run.StandardOutput, StringComparison.Ordinal);
@@ -105,7 +105,7 @@ public sealed class BenchTests
         await Tools.EnsureInstalledAsync();
         var run = await RunAsync(
             "compare", "--peers", Path.Combine(DocumentationTests.FindRoot(), "bench", "peers", "openssh.json"), "--program", BuiltProgram.File,
-            "--protocol", "v2", "--scenario", "connects", "--rounds", "1", "--seconds", "0.2");
+            "--protocol", "v2", "--scenario", "connects", "--rounds", "1", "--seconds", "0.05");
 
         Assert.True(run.ExitCode == 0, run.StandardOutput + run.StandardError);
         Assert.Contains("openssh", run.StandardOutput, StringComparison.Ordinal);
@@ -117,7 +117,7 @@ public sealed class BenchTests
         using var folder = new TempDirectory();
         var peers = folder.Write("peers.json", """{"peers": [{"name": "broken", "client": ["{BENCH}", "relay", "{L}", "--listen", "{R}", "--fault", "Flip", "--at", "100000"]}]}""");
 
-        var run = await RunAsync("compare", "--peers", peers, "--program", BuiltProgram.File, "--protocol", "v2", "--rounds", "1", "--seconds", "0.2");
+        var run = await RunAsync("compare", "--peers", peers, "--program", BuiltProgram.File, "--protocol", "v2", "--rounds", "1", "--seconds", "0.05");
 
         Assert.Equal(1, run.ExitCode);
         Assert.Contains("bench: broken, pull, 1 streams: wrong bytes arrived", run.StandardError, StringComparison.Ordinal);

@@ -78,13 +78,16 @@ public sealed class DiskTests
     {
         using var folder = new TempDirectory();
         var published = Path.GetDirectoryName(VTunnelProgram.Path)!;
-        foreach (var file in Directory.GetFiles(published).Where(file => Path.GetFileName(file) != "libe_sqlite3.so"))
-            File.Copy(file, folder.File(Path.GetFileName(file)));
 
+        // By another process: what this one writes is open for writing in whatever it starts meanwhile, and cannot be run then.
+        var files = Directory.GetFiles(published).Where(file => Path.GetFileName(file) != "libe_sqlite3.so");
+        await Tools.RunAsync("cp", [.. files, folder.Path]);
+
+        using var deadline = new CancellationTokenSource(TestTimeouts.Step);
         var result = await CliWrap.Cli.Wrap(folder.File(Path.GetFileName(VTunnelProgram.Path)))
             .WithArguments(["relay", "init", "--domain", "localhost", "--state-dir", folder.File("state")])
             .WithValidation(CliWrap.CommandResultValidation.None)
-            .ExecuteBufferedAsync();
+            .ExecuteBufferedAsync(deadline.Token);
 
         Assert.Equal(8, result.ExitCode);
         Assert.Equal(

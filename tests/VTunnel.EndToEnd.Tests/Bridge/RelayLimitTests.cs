@@ -84,5 +84,5 @@ public sealed class RelayLimitTests(LimitedLab shared) : IClassFixture<LimitedLa
 public sealed class LimitedLab : RunningLab
 {
     private protected override Task<BridgeLab> StartAsync() =>
-        BridgeLab.StartAsync(relayOptions: ["--max-connections", "3", "--handshake-timeout", "10s", "--max-bandwidth", "2000000"]);
+        BridgeLab.StartAsync(relayOptions: ["--max-connections", "3", "--handshake-timeout", "5s", "--max-bandwidth", "2000000"]);
 }
