@@ -356,25 +356,17 @@ public sealed class HttpOnTheWireTests : IAsyncLifetime
     [InlineData("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, gzip\r\n\r\n")]
     public async Task A_first_request_that_cannot_be_read_is_answered_400_and_never_reaches_the_target(string request)
     {
-        var got = new TaskCompletionSource<string>();
-        await using var server = Start(async (stream, _) =>
-        {
-            try
-            {
-                got.SetResult(await RawHttp.ReadHeadAsync(stream));
-            }
-            catch (IOException)
-            {
-                got.SetResult("reset");
-            }
-        });
+        string? got = null;
+        await using var server = Start(async (stream, _) => got = await RawHttp.ReadHeadAsync(stream));
         using var endpoint = await _dialer.DialAsync(server.Target, default);
         var answering = endpoint.ReceiveToEndAsync();
 
         await endpoint.SendTextAsync(request);
 
+        // The target is reset, perhaps before its side of the handshake is over.
         Assert.StartsWith("HTTP/1.1 400 Bad Request\r\n", await answering, StringComparison.Ordinal);
-        Assert.Equal("reset", await got.Task.WaitAsync(EndpointExtensions.Patience));
+        await server.WhenEndedAsync().WaitAsync(EndpointExtensions.Patience);
+        Assert.Null(got);
         await endpoint.SendTextAsync("more");
     }
 

@@ -35,6 +35,9 @@ internal sealed class TlsServer : IAsyncDisposable
     /// <summary>Connections that were accepted, failed handshakes included.</summary>
     public int Accepted => Volatile.Read(ref _accepted);
 
+    /// <summary>Completes when every connection that was accepted so far is over.</summary>
+    public Task WhenEndedAsync() => Task.WhenAll(_connections);
+
     /// <summary>Serves every connection by answering each chunk with itself, until the end.</summary>
     public static async Task EchoAsync(SslStream stream, Socket socket)
     {
