@@ -24,7 +24,7 @@ internal static class Loads
     /// <summary>What goes before every window, for windows of all layers to open.</summary>
     public static readonly TimeSpan Ramp = TimeSpan.FromMilliseconds(120);
 
-    private const int MaxWindows = 40;
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(1);
 
     /// <summary>Moves bytes over some streams at once and measures a window of it, while <paramref name="meanwhile"/> runs if it is given; it can ask how many bytes have arrived so far.</summary>
     public static BulkSample Bulk(
@@ -51,8 +51,9 @@ internal static class Loads
             {
                 // A window that a busy machine leaves empty is made longer, rather than taken for a tunnel that moves nothing.
                 var before = bytesBefore.Sum();
-                for (var windows = 0; windows < MaxWindows && (windows == 0 || bulk.Sum(stream => stream.Received) == before); windows++)
+                do
                     Pause(window, bulk, what);
+                while (bulk.Sum(stream => stream.Received) == before && Stopwatch.GetElapsedTime(started) < Patience);
             }
 
             var elapsed = Stopwatch.GetElapsedTime(started).TotalSeconds;

@@ -9,13 +9,13 @@ namespace VTunnel.EndToEnd.Tests.Expose;
 /// <summary>
 /// The program under full load in both directions, with every kind of stream event at once. What a socket's data wakes runs
 /// on the very threads that poll the sockets there: anything that waited on one of them would stop everything, and this test
-/// with it. VTUNNEL_STRESS_SECONDS makes it longer than its usual eight seconds.
+/// with it. VTUNNEL_STRESS_SECONDS makes it longer than its usual five seconds.
 /// </summary>
 [Collection(Heavy.Name)]
 public sealed class StressTests
 {
     private static readonly TimeSpan Duration = TimeSpan.FromSeconds(
-        double.Parse(Environment.GetEnvironmentVariable("VTUNNEL_STRESS_SECONDS") ?? "8", CultureInfo.InvariantCulture));
+        double.Parse(Environment.GetEnvironmentVariable("VTUNNEL_STRESS_SECONDS") ?? "5", CultureInfo.InvariantCulture));
 
     [Theory]
     [InlineData("v2")]
