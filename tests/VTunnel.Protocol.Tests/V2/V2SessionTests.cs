@@ -443,24 +443,7 @@ public sealed class V2SessionTests : IDisposable
         Happened(_acceptor);
     }
 
-    private void Run()
-    {
-        while (Move(_dialer, _acceptor) | Move(_acceptor, _dialer))
-        {
-        }
-    }
-
-    private static bool Move(V2Session from, V2Session to)
-    {
-        var moved = false;
-        while (from.TryTakeFrame(out var frame))
-        {
-            to.Receive(frame);
-            moved = true;
-        }
-
-        return moved;
-    }
+    private void Run() => V2Testing.Exchange(_dialer, _acceptor);
 
     private static byte[] TakeAll(V2Session session)
     {
