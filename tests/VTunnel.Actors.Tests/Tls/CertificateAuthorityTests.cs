@@ -3,6 +3,7 @@ using System.Net;
 using System.Numerics;
 using System.Security.Cryptography.X509Certificates;
 using Microsoft.Extensions.Time.Testing;
+using VTunnel.Actors.Tests.Testing;
 using VTunnel.Proxy;
 using VTunnel.Routing;
 using VTunnel.Testing;
@@ -91,8 +92,19 @@ public sealed class CertificateAuthorityTests
     private static HostPattern Pattern(string text) =>
         HostPattern.TryParse(text, out var pattern, out var problem) ? pattern : throw new ArgumentException(problem);
 
+    /// <summary>The cases run one after the other, so the first one installs it if need be.</summary>
+    private static async Task EnsureOpenSslAsync()
+    {
+        if (Environment.GetEnvironmentVariable("PATH")!.Split(Path.PathSeparator).Any(folder => File.Exists(Path.Combine(folder, "openssl"))))
+            return;
+        await using var script = RunningProgram.Start("bash", [Path.Combine(RepositoryFiles.Root, "build", "install-test-dependencies.sh")]);
+        var exitCode = await script.WaitForExitAsync(TestTimeouts.Long);
+        Assert.True(exitCode == 0, script.Output.Text());
+    }
+
     private static async Task<bool> OpenSslTrustsAsync(X509Certificate2 authority, X509Certificate2 leaf, string host)
     {
+        await EnsureOpenSslAsync();
         using var folder = new TempDirectory();
         var check = IPAddress.TryParse(host, out _) ? "-verify_ip" : "-verify_hostname";
         string[] arguments =
